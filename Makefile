@@ -1,0 +1,51 @@
+# Everything starts here: `make html`, `make test`. Plain `make` lists the targets.
+# Paths are relative on purpose: the book also builds from a folder whose name holds spaces.
+
+PYTHON     ?= python3
+SPHINXOPTS ?=
+PYTESTOPTS ?=
+EDITION    := en
+
+RUN   := .venv/bin/python
+SRC   := src/tvm_deepdive_helpers
+BUILD := _build/html/$(EDITION)
+SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(SPHINXOPTS) book $(BUILD)
+
+# The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help html test live lint accept symbols clean env
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+html: env ## Build the book into _build/html/en/ (more options: SPHINXOPTS="...")
+	@$(RUN) -m sphinx -W --keep-going $(SPHINX_ARGS)
+	@echo "The book is in $(BUILD)/index.html"
+
+test: env ## Run the tests (more options: PYTESTOPTS="...")
+	@$(RUN) -m pytest $(PYTESTOPTS)
+
+live: env ## Serve the book on this machine, and rebuild it at every save
+	@$(RUN) -m sphinx_autobuild $(SPHINX_ARGS) --port 0 --watch gallery --watch src --watch conf.py \
+	  --re-ignore '/book/gallery/' --re-ignore '/_build/' --re-ignore '/__pycache__/' \
+	  --re-ignore '/\.[^/]*$$' --re-ignore '~$$' --re-ignore '/4913$$'
+
+lint: env ## Check style, spelling and the rules of the book; changes nothing
+	@$(RUN) -m ruff check --quiet src tests gallery conf.py
+	@$(RUN) -m codespell_lib
+	@$(RUN) -I $(SRC)/maintain/lint.py
+
+accept: env ## Take the outputs of the last build as the new snapshots in tests/
+	@$(RUN) -m tvm_deepdive_helpers.maintain.snapshots accept
+
+symbols: env ## Renew the index of cited compiler C++: make symbols TVM=path/to/checkout
+	@test -n "$(TVM)" || { echo "make symbols: say where TVM's checkout is: make symbols TVM=path/to/tvm" >&2; exit 2; }
+	@$(RUN) -m tvm_deepdive_helpers.maintain.symbols "$(TVM)"
+
+clean: ## Remove what was built: _build/ and book/gallery/ (.venv stays)
+	@rm -rf _build book/gallery
+
+env:
+	@command -v "$(PYTHON)" >/dev/null || { echo "There is no '$(PYTHON)' on this machine. Install Python 3.11 or newer, or name one: make PYTHON=path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -I $(SRC)/maintain/bootstrap.py
