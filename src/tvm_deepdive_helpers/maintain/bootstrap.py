@@ -20,11 +20,12 @@ needed, and nothing is written outside of `.venv`.
 
 # Python 3.6 must be able to read this file (not to run it), so that a reader with an old Python gets a message and
 # not a SyntaxError: no `match`, no `:=`, no parenthesised `with`, and no `from __future__ import annotations`.
+# ruff: noqa: E402, UP031
 import sys
 
 OLDEST = (3, 11)
 
-if sys.version_info < OLDEST:  # noqa: UP036 (the point of this file)
+if sys.version_info < OLDEST:
     import shutil
     import subprocess
 
@@ -230,8 +231,8 @@ class Progress:
 
     def line(self, text: str) -> str | None:
         """What to tell of a line of pip's output, if anything."""
-        found = re.match(r"\s*(?:Downloading|Using cached) (\S+?)-(\d[^-]*)-\S+\.whl(?:\.metadata)?(?: \((.*)\))?", text)
-        if found and ".metadata" not in text:
+        found = re.match(r"\s*(?:Downloading|Using cached) (\S+?)-(\d[^-]*)-\S+\.whl(?: \((.*)\))?$", text)
+        if found:
             name, version, size = found[1], found[2], found[3]
             self.seen.add(name)
             return f"  [{len(self.seen)} of at most {self.total}] {name} {version}" + (f" ({size})" if size else "")
@@ -384,9 +385,7 @@ def empty(venv: Path) -> None:
 def check_by_hand(venv: Path) -> None:
     """Refuse an environment that somebody else made and that cannot be used; it is not ours to remove."""
     code = "import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec('pip') is not None)"
-    done = subprocess.run(
-        [str(python_of(venv)), "-I", "-c", code], capture_output=True, encoding="utf-8", check=False
-    )
+    done = subprocess.run([str(python_of(venv)), "-I", "-c", code], capture_output=True, encoding="utf-8", check=False)
     words = done.stdout.split()
     if done.returncode != 0 or len(words) != 3:
         raise SetupError("the Python of .venv does not run. Remove the folder .venv and run the same command again.")
