@@ -1,0 +1,1 @@
+"""Read Python and C++ sources without importing or compiling them."""
