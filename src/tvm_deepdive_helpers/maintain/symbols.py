@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tvm_deepdive_helpers.maintain.symbols update --checkout ~/tvm
+    python -m tvm_deepdive_helpers.maintain.symbols update --checkout ~/tvm    (or only: symbols ~/tvm)
     python -m tvm_deepdive_helpers.maintain.symbols check  --checkout ~/tvm
     python -m tvm_deepdive_helpers.maintain.symbols show   --checkout ~/tvm "src/ir/op.cc:OpRegEntry::RegisterOrGet"
     python -m tvm_deepdive_helpers.maintain.symbols add    --checkout ~/tvm "src/ir/op.cc:OpRegEntry::RegisterOrGet"
@@ -15,7 +15,7 @@ writes a single entry, for an author who wants to build a page at once.
 
 The checkout is only read with ``git cat-file``: nothing is checked out, and nothing is downloaded.
 Exit status: 0 done, 1 differences or symbols that were not found, 2 wrong use.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ DEFAULT_COMPARE = ("v0.24.0", "v0.25.0.post1", "main")
 DEFAULT_INDEX = Path("book/_data/cpp_symbols.json")
 DEFAULT_BOOK = Path("book")
 DEFAULT_GALLERY = Path("gallery")
+
+
+_COMMANDS = ("update", "check", "show", "add")
 
 
 class UsageError(Exception):
@@ -98,10 +101,8 @@ def _without_examples(text: str) -> str:
 
 def roles_in(text: str, file: Path) -> Iterator[Use]:
     """Every ``tvm-cpp`` role of a Markdown page, table or script."""
-    if file.suffix == ".py":  # comment signs in front of continued lines
-        text = re.sub(r"^#[ \t]?", "", text, flags=re.M)
-    else:
-        text = _without_examples(text)
+    # In a script, comment signs stand in front of continued lines.
+    text = re.sub(r"^#[ \t]?", "", text, flags=re.M) if file.suffix == ".py" else _without_examples(text)
     found = [(m.start(), m.group(2)) for m in _MYST_ROLE.finditer(text)]
     found += [(m.start(), m.group(1)) for m in _REST_ROLE.finditer(text)]
     for start, content in sorted(found):
@@ -452,6 +453,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] not in _COMMANDS and not argv[0].startswith("-"):
+        argv = ["update", "--checkout", *argv]  # what `make symbols` writes
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command in ("update", "check"):

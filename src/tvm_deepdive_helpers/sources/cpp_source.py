@@ -337,7 +337,7 @@ class CppFile:
 
     def _strings(self, wanted: str) -> list[CppSymbol]:
         """Registrations of a string literal, or else the statements that use it."""
-        masked, tree = self._trees[0]
+        tree = self._trees[0][1]
         registered, used = [], []
         for hit in re.finditer(re.escape(wanted.encode()), self.source):
             node = tree.root_node.descendant_for_byte_range(hit.start(), hit.end())
@@ -504,9 +504,9 @@ def _match(symbols: list[CppSymbol], wanted: str) -> list[CppSymbol]:
     if prefixed := re.fullmatch(rf"({'|'.join(_KINDS)})\s+(.+)", wanted, re.S):
         kinds, wanted = (prefixed.group(1).replace("typedef", "using"),), prefixed.group(2)
     parameters = None
-    if "operator" not in wanted:
-        if call := re.fullmatch(r"([^()]*[^()\s])\s*\((.*?)\)?", wanted, re.S):
-            wanted, parameters = call.group(1), _squeeze(call.group(2))
+    call = re.fullmatch(r"([^()]*[^()\s])\s*\((.*?)\)?", wanted, re.S)
+    if call and "operator" not in wanted:
+        wanted, parameters = call.group(1), _squeeze(call.group(2))
     query = _split_scopes(wanted)
     if not query:
         return []
@@ -603,9 +603,8 @@ class _Outline:
     ) -> Iterator[CppSymbol]:
         # `class Foo {...}` with a macro in between may be read as a function that returns Foo.
         returned = node.child_by_field_name("type")
-        if returned is not None and returned.type in _RECORDS:
-            if returned.child_by_field_name("body") is not None:
-                yield from self._record(returned, scopes, members, None)
+        if _has_body(returned):
+            yield from self._record(returned, scopes, members, None)
         declarator = node.child_by_field_name("declarator")
         name, parameters = _declared(declarator)
         if name is None:
@@ -622,9 +621,8 @@ class _Outline:
         self, node: Node, scopes: tuple[str, ...], members: int, outer: Node | None
     ) -> Iterator[CppSymbol]:
         declared_type = node.child_by_field_name("type")
-        if declared_type is not None and declared_type.type in _RECORDS:
-            if declared_type.child_by_field_name("body") is not None:
-                yield from self._record(declared_type, scopes, members, outer)
+        if _has_body(declared_type):
+            yield from self._record(declared_type, scopes, members, outer)
         for declarator in node.children_by_field_name("declarator"):
             name, parameters = _declared(declarator)
             if name is None:
@@ -650,6 +648,11 @@ class _Outline:
         for name in names:
             if name is not None:
                 yield self._make(node, (*scopes, _text(self.masked, name)), "using", members, outer)
+
+
+def _has_body(node: Node | None) -> bool:
+    """Whether a type in a declaration is itself defined there."""
+    return node is not None and node.type in _RECORDS and node.child_by_field_name("body") is not None
 
 
 def _last_line(node: Node) -> int:
