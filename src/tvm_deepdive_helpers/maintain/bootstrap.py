@@ -231,7 +231,9 @@ class Progress:
 
     def line(self, text: str) -> str | None:
         """What to tell of a line of pip's output, if anything."""
-        found = re.match(r"\s*(?:Downloading|Using cached) (\S+?)-(\d[^-]*)-\S+\.whl(?: \((.*)\))?$", text)
+        found = re.match(
+            r"\s*(?:Downloading|Using cached|Processing) (?:.*/)?([\w.]+)-(\d[^-]*)-\S+\.whl(?: \((.*)\))?$", text
+        )
         if found:
             name, version, size = found[1], found[2], found[3]
             self.seen.add(name)
@@ -342,8 +344,9 @@ def explain(output: str, log: str) -> str:
     if "ResolutionImpossible" in output or "conflicting dependencies" in output:
         wants = [line.strip() for line in output.splitlines() if re.search(r" (depends on|requested) ", line)]
         return (
-            "constraints.txt and pyproject.toml contradict each other:\n  " + "\n  ".join(wants[:8]) + "\nSee"
-            ' MAINTAINING.md, "New versions".'
+            f"these do not go together, or the package index does not have the pinned version for this machine"
+            f" ({here}):\n  " + "\n  ".join(wants[:8]) + "\nIf you changed constraints.txt or pyproject.toml, see"
+            ' MAINTAINING.md, "New versions"; else try another index (PIP_INDEX_URL) or Python (make PYTHON=...).'
         )
     missing = re.search(r"No matching distribution found for ([^\s(]+)", output)
     if missing:
