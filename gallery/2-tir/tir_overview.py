@@ -7,14 +7,13 @@ function, and the pass at which the second form of TIR turns into the first.
 """
 
 # %% cell: setup
-import matplotlib.pyplot as plt
 import numpy as np
 import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
-from tvm_deepdive_helpers import expect_error, glue
+from tvm_deepdive_helpers import expect_error, figures, glue
 from tvm_deepdive_helpers.ir import show
 from tvm_deepdive_helpers.running_example import (
     BATCH,
@@ -208,19 +207,26 @@ s_counts = [c["s_tir"] for _, c in shown]
 t_counts = [c["tirx"] for _, c in shown]
 highest = max(sum(c.values()) for _, c in shown)
 at = range(len(shown))
-fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-ax.bar(at, t_counts, label="tirx statements")
-ax.bar(at, s_counts, bottom=t_counts, label="s_tir statements", hatch="//")
+fig, ax = figures.new(height=3.2)
+ax.bar(at, t_counts, color=figures.COLORS["navy"], label="tirx statements")
+ax.bar(
+    at,
+    s_counts,
+    bottom=t_counts,
+    color=figures.COLORS["vermilion"],
+    hatch="///",
+    label="s_tir statements",
+)
 ax.annotate(
     gone_at,
     xy=(last_s_tir + 1, t_counts[last_s_tir + 1]),
-    xytext=(last_s_tir + 3, highest + 1.2),
-    arrowprops={"arrowstyle": "->"},
+    xytext=(last_s_tir + 2, highest + 1),
+    arrowprops={"arrowstyle": "->", "color": figures.INK},
 )
 ax.set_ylim(0, highest + 2.5)
 ax.set_xlabel("passes of the default pipeline, in order")
 ax.set_ylabel("statements in the function")
-ax.legend(loc="lower right")
+ax.legend(loc="upper left")
 
 # %% cell: without-blocks
 lowering = tvm.transform.Sequential(
