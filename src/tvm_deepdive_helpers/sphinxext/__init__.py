@@ -1,0 +1,33 @@
+"""The Sphinx side of the book: one extension, made of small ones.
+
+``extensions = ["tvm_deepdive_helpers.sphinxext"]`` in ``conf.py`` is all that is needed; list it *after*
+``sphinx_gallery.gen_gallery``, whose configuration the gallery runner reads.
+
+======================  =========================================================================
+module                  what it adds
+======================  =========================================================================
+:mod:`.recovery`        a build that was killed or failed is repaired by the next one
+:mod:`.gallery_run`     every gallery script runs in a process of its own, once, with a time limit
+:mod:`.cells`           directives ``gallery-cell`` and ``solution-cell``
+:mod:`.glue`            role ``glue``
+:mod:`.citations`       roles ``tvm-py`` and ``tvm-cpp``, directive ``quote``
+:mod:`.pages`           ``question``, ``summary``, ``design-note``, the facts line, ``gallery-status``
+======================  =========================================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "pages")
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Set up every part; called by Sphinx."""
+    app.add_message_catalog("tvm_deepdive", str(Path(__file__).parent / "locale"))
+    for part in PARTS:
+        if not (Path(__file__).parent / f"{part}.py").is_file():
+            continue  # TEMP
+        app.setup_extension(f"{__name__}.{part}")
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

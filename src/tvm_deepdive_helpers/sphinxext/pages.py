@@ -1,0 +1,185 @@
+"""What every page of the book has: its question, its summary, its facts; and the generated status page.
+
+Directives ``question``, ``summary`` and ``design-note`` are admonitions with a fixed place in a page, so that a test can
+ask for them. The facts line below the title is computed: reading time from the words, what to read first from the front
+matter, and the TVM version and date from the records of the scripts that the page shows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.parsers.rst import directives
+from sphinx import addnodes
+from sphinx.locale import get_translation
+from sphinx.util.docutils import SphinxDirective
+
+from . import cells, records
+
+_ = get_translation("tvm_deepdive")
+
+#: Words a minute of somebody who reads technical prose and looks at the code beside it.
+WORDS_PER_MINUTE = 150
+
+
+class _Box(SphinxDirective):
+    """An admonition with a class of its own, and a title in the reader's language."""
+
+    has_content = True
+    kind: ClassVar[str]
+
+    def title(self) -> str:
+        raise NotImplementedError
+
+    def run(self) -> list[nodes.Node]:
+        self.assert_has_content()
+        box = nodes.admonition(classes=[self.kind])
+        self.set_source_info(box)
+        inlines, messages = self.parse_inline(self.title())
+        title = nodes.title("", "", *inlines, translatable=bool(self.arguments))
+        self.set_source_info(title)
+        box += [title, *messages]
+        box += self.parse_content_to_nodes()
+        return [box]
+
+
+class Question(_Box):
+    """The question that the page answers; the first thing on it."""
+
+    kind = "question"
+
+    def title(self) -> str:
+        return _("The question")
+
+
+class Summary(_Box):
+    """What the reader can do now; the last thing on the page."""
+
+    kind = "summary"
+
+    def title(self) -> str:
+        return _("What you can do now")
+
+
+class DesignNote(_Box):
+    """Why TVM chose this, and what it gave up."""
+
+    kind = "design-note"
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def title(self) -> str:
+        return _("Design note: %s") % self.arguments[0]
+
+
+class GalleryStatus(SphinxDirective):
+    """A table of all scripts: cells, run time, TVM version and date of the last run."""
+
+    option_spec: ClassVar[dict[str, Any]] = {"part": directives.unchanged}
+
+    def run(self) -> list[nodes.Node]:
+        path = cells.gallery_out(self.env) / "status.json"
+        self.env.note_dependency(str(path))
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise self.error("gallery-status: no script has run yet") from None
+        head = [_("Script"), _("Cells"), _("Seconds"), "TVM", "tvm-ffi", _("Last run")]
+        body = [
+            [
+                self._link(row["script"], row["title"]),
+                str(row["cells"]),
+                f"{row['seconds']:.1f}",
+                row["versions"]["apache-tvm"],
+                row["versions"]["apache-tvm-ffi"],
+                row["date"],
+            ]
+            for row in rows
+        ]
+        total = sum(row["seconds"] for row in rows)
+        body.append([_("all scripts"), str(sum(row["cells"] for row in rows)), f"{total:.1f}", "", "", ""])
+        return [table(head, body, widths=[40, 8, 10, 14, 14, 14])]
+
+    def _link(self, script: str, title: str) -> nodes.Node:
+        return _doc_link(self.env, f"/{cells.gallery_out(self.env).name}/{script}", title)
+
+
+def table(head: list[str], body: list[list[Any]], widths: list[int]) -> nodes.table:
+    """A docutils table; entries are strings or inline nodes."""
+    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in widths], cols=len(head))
+
+    def row(entries: list[Any]) -> nodes.row:
+        made = nodes.row()
+        for entry in entries:
+            inline = entry if isinstance(entry, nodes.Node) else nodes.Text(entry)
+            made += nodes.entry("", nodes.paragraph("", "", inline))
+        return made
+
+    group += [nodes.thead("", row(head)), nodes.tbody("", *[row(entries) for entries in body])]
+    return nodes.table("", group)
+
+
+def _doc_link(env: Any, target: str, title: str = "") -> nodes.Node:
+    return addnodes.pending_xref(
+        "", nodes.inline(title, title), refdomain="std", reftype="doc", reftarget=target, refexplicit=bool(title), refwarn=True,
+        refdoc=env.docname,
+    )
+
+
+def reading_minutes(doctree: nodes.document) -> int:
+    """Minutes to read a page: its words, without code and output."""
+    words = 0
+    for node in doctree.findall(nodes.Text):
+        ancestor: Any = node.parent
+        while ancestor is not None and not isinstance(ancestor, nodes.literal_block):
+            ancestor = ancestor.parent
+        if ancestor is None:
+            words += len(node.astext().split())
+    return max(1, math.ceil(words / WORDS_PER_MINUTE))
+
+
+def _add_facts(app: Any, doctree: nodes.document) -> None:
+    """Handler of ``doctree-read``: the line of facts below the title of a chapter."""
+    docname = app.env.docname
+    meta = app.env.metadata.get(docname, {})
+    if "covers" not in meta:
+        return
+    title = next(doctree.findall(nodes.title), None)
+    if title is None:
+        return
+    facts: list[nodes.Node] = [nodes.Text(_("Reading time: about %d min.") % reading_minutes(doctree))]
+    needs = meta.get("needs", [])
+    needs = json.loads(needs) if isinstance(needs, str) else needs
+    if needs:
+        facts.append(nodes.Text(" " + _("Read first:") + " "))
+        for index, target in enumerate(needs):
+            facts += [nodes.Text(", ")] if index else []
+            facts.append(_doc_link(app.env, target))
+        facts.append(nodes.Text("."))
+    runs = [
+        records.load(path)
+        for file in sorted(app.env.dependencies.get(docname, ()))
+        if str(file).endswith(records.SUFFIX) and (path := Path(app.srcdir, file)).is_file()
+    ]
+    if runs:
+        latest = max(runs, key=lambda run: run.date)
+        facts.append(
+            nodes.Text(
+                " " + _("Run on TVM %(tvm)s, %(date)s.") % {"tvm": latest.versions["apache-tvm"], "date": latest.date}
+            )
+        )
+    paragraph = nodes.paragraph("", "", *facts, classes=["page-facts"], translatable=False)
+    title.parent.insert(title.parent.index(title) + 1, paragraph)
+
+
+def setup(app: Any) -> dict[str, Any]:
+    app.add_directive("question", Question)
+    app.add_directive("summary", Summary)
+    app.add_directive("design-note", DesignNote)
+    app.add_directive("gallery-status", GalleryStatus)
+    app.connect("doctree-read", _add_facts, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
