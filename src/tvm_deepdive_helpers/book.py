@@ -19,7 +19,15 @@ from typing import Any
 
 from .ir import cut
 
-__all__ = ["EXPECTED_ERRORS", "GLUED", "Glued", "clean_message", "expect_error", "glue", "strip_paths"]
+__all__ = [
+    "EXPECTED_ERRORS",
+    "GLUED",
+    "Glued",
+    "clean_message",
+    "expect_error",
+    "glue",
+    "strip_paths",
+]
 
 Value = str | int | float | bool
 
@@ -135,7 +143,7 @@ def clean_message(text: str) -> str:
     return strip_paths("\n".join(lines).strip("\n"))
 
 
-class expect_error:  # noqa: N801 (a context manager reads like a function)
+class expect_error:  # (a context manager reads like a function)
     """Context manager for an error that is meant to happen.
 
     It prints ``TypeName: message`` and goes on. Absolute paths and lines of C++ backtraces are taken out of the

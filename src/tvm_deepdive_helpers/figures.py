@@ -16,12 +16,12 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import combinations, pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
@@ -65,20 +65,20 @@ COLORS: dict[str, str] = {
     "blue": "#1297e8",
     "brown": "#5b3c00",
 }
-"""Hues of Okabe and Ito's palette, with lightness chosen so that every colour has a contrast of at least 3 on white, and
-so that any two differ in grey print and for every kind of colour blindness (``tests/test_helpers_figures.py``)."""
+"""Hues of Okabe and Ito's palette, with lightness chosen so that every colour has a contrast of at least 3 on white,
+and so that any two differ in grey print and for every kind of colour blindness."""
 
 DARK: dict[str, str] = {
     PAPER: "#121212",
     INK: "#ced6dd",
     MUTED: "#9ca4af",
     GRID: "#3b4654",
-    COLORS["navy"]: "#c7e7ff",
-    COLORS["vermilion"]: "#febe9a",
-    COLORS["green"]: "#068863",
-    COLORS["purple"]: "#dc5da9",
-    COLORS["blue"]: "#78bbff",
-    COLORS["brown"]: "#d59406",
+    COLORS["navy"]: "#16b4f5",
+    COLORS["vermilion"]: "#ffa672",
+    COLORS["green"]: "#0a966d",
+    COLORS["purple"]: "#e868b3",
+    COLORS["blue"]: "#add2ff",
+    COLORS["brown"]: "#996900",
 }
 """The dark counterpart of every colour of the book."""
 
@@ -92,7 +92,6 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 100,
     "figure.facecolor": PAPER,
     "figure.edgecolor": PAPER,
-    "figure.constrained_layout.use": True,
     "savefig.facecolor": "auto",
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -146,7 +145,7 @@ def tint(color: str, amount: float = _TINT) -> str:
     pale = _mix(color, PAPER, amount)
     if color in DARK:
         # A pale area on a dark page needs a little more colour to be seen.
-        DARK.setdefault(pale, _mix(DARK[color], DARK[PAPER], min(1.0, amount * 1.6)))
+        DARK.setdefault(pale, _mix(DARK[color], DARK[PAPER], min(1.0, amount * 1.3)))
     return pale
 
 
@@ -170,7 +169,7 @@ def new(width: Literal["text", "half"] | float = "text", height: float = 3.0) ->
     The style is set in ``matplotlib.rcParams`` and stays, so that what the script adds later looks alike.
     """
     mpl.rcParams.update(STYLE)
-    return plt.subplots(figsize=(WIDTHS.get(width, width), height))
+    return plt.subplots(figsize=(WIDTHS.get(width, width), height), layout="constrained")
 
 
 def alt(fig: Figure, text: str) -> Figure:
@@ -188,7 +187,10 @@ def alt(fig: Figure, text: str) -> Figure:
 def alt_text(fig: Figure) -> str:
     """The text given with `alt`, or else the figure's titles, or else its label."""
     given = getattr(fig, "_book_alt", "")
-    titles = [fig.get_suptitle(), *(ax.get_title(loc) for ax in fig.axes for loc in ("left", "center", "right"))]
+    titles = [
+        fig.get_suptitle(),
+        *(ax.get_title(loc) for ax in fig.axes for loc in ("left", "center", "right")),
+    ]
     return given or ", ".join(" ".join(title.split()) for title in titles if title) or str(fig.get_label() or "")
 
 
@@ -206,38 +208,56 @@ def _dark(color: Any) -> tuple[float, float, float, float]:
     return (*colorsys.hls_to_rgb(hue, 1 - lightness * (1 - low), saturation), opacity)
 
 
-_COLOR_PROPERTIES = ("facecolor", "edgecolor", "color", "markerfacecolor", "markeredgecolor")
+_COLOR_PROPERTIES = (
+    "facecolor",
+    "edgecolor",
+    "hatchcolor",
+    "color",
+    "markerfacecolor",
+    "markeredgecolor",
+    "markerfacecoloralt",
+)
 
 
-def _recolour(artist: Artist) -> Iterator[Callable[[], None]]:
-    """Give one artist its dark colours; yield what undoes it."""
-    if getattr(artist, "get_array", lambda: None)() is not None:
-        return  # The colours are data (an image, a scatter plot with a colour map).
-    for name in _COLOR_PROPERTIES:
-        getter, setter = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
-        # Patches and collections have a setter for `color` that sets both others, and no getter.
-        if getter is None or setter is None:
-            continue
-        old = getter()
-        if old is None or (isinstance(old, str) and old in ("auto", "none")):
-            continue
-        many = not isinstance(old, str) and len(old) and not isinstance(old[0], (int, float)) and hasattr(old, "ndim")
-        setter([_dark(c) for c in old] if many and old.ndim == 2 else _dark(old))
-        yield lambda setter=setter, old=old: setter(old)
+def _colored(fig: Figure) -> Iterator[tuple[Callable[[Any], None], Any]]:
+    """The setter and the present value of every colour of a figure."""
+    artists = fig.findobj(include_self=True)
+    # The box around a text is no child of it.
+    artists += [box for item in artists if (box := getattr(item, "get_bbox_patch", lambda: None)())]
+    for artist in artists:
+        if getattr(artist, "get_array", lambda: None)() is not None:
+            continue  # The colours are data: an image, a scatter plot with a colour map.
+        for name in _COLOR_PROPERTIES:
+            getter = getattr(artist, f"get_{name}", None)
+            setter = getattr(artist, f"set_{name}", None)
+            # Patches and collections set both of their colours by `set_color`, and have no getter for it.
+            if getter is None or setter is None:
+                continue
+            value = getter()
+            if value is not None and not (isinstance(value, str) and value in ("auto", "none", "edge", "face")):
+                yield setter, value
+
+
+def _dark_value(value: Any) -> Any:
+    """Dark counterpart of one colour, or of an array with one colour a row."""
+    if getattr(value, "ndim", 1) == 2:
+        return [_dark(row) for row in value]
+    return _dark(value)
 
 
 @contextmanager
 def dark_colors(fig: Figure) -> Iterator[None]:
     """Show a figure in dark colours inside of the ``with`` block, and as before after it."""
-    undo: list[Callable[[], None]] = []
+    fig.canvas.draw()  # Ticks are made when they are drawn.
+    # All values are read before the first is set: a marker follows its line, a figure shares the colour of its patch.
+    before = list(_colored(fig))
     try:
-        fig.canvas.draw()  # Ticks are made when they are drawn.
-        for artist in fig.findobj(include_self=True):
-            undo.extend(_recolour(artist))
+        for setter, value in before:
+            setter(_dark_value(value))
         yield
     finally:
-        for step in reversed(undo):
-            step()
+        for setter, value in before:
+            setter(value)
 
 
 def scraper(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
@@ -369,7 +389,11 @@ def timeline(
         name = palette[number % len(palette)]
         at = span.start_ms - begin
         ax.broken_barh(
-            [(at, span.ms)], (span.depth - 0.42, 0.84), facecolors=tint(name, 0.3), edgecolors=COLORS[name], linewidth=0.6
+            [(at, span.ms)],
+            (span.depth - 0.42, 0.84),
+            facecolors=tint(name, 0.3),
+            edgecolors=COLORS[name],
+            linewidth=0.6,
         )
         room = span.ms / total * inches * 72
         if span.ms >= label_from * total and _text_width(span.name, 8.5) < room - 4:
@@ -430,7 +454,7 @@ class Layout:
 def _back_edges(nodes: Sequence[Node], edges: Sequence[Edge]) -> set[Edge]:
     """Edges that lead back to a node which a depth-first search, begun in the given order, is still visiting."""
     after: dict[Node, list[Node]] = {node: [] for node in nodes}
-    entering = {node: 0 for node in nodes}
+    entering = dict.fromkeys(nodes, 0)
     for source, target in edges:
         after[source].append(target)
         entering[target] += source != target
@@ -483,7 +507,7 @@ def _segments(chains: Mapping[Edge, list[Any]], backwards: set[Edge]) -> list[tu
     out = []
     for edge, chain in chains.items():
         way = chain[::-1] if edge in backwards else chain
-        out.extend(zip(way, way[1:], strict=False))
+        out.extend(pairwise(way))
     return out
 
 
@@ -502,6 +526,7 @@ def layered_layout(
     edges: Sequence[Edge],
     *,
     size: Mapping[Node, float] | None = None,
+    groups: Mapping[str, Sequence[Node]] | None = None,
     gap: float = 0.3,
     sweeps: int = 12,
 ) -> Layout:
@@ -518,6 +543,8 @@ def layered_layout(
         Distinct pairs of nodes. Edges from a node to itself are refused.
     size : mapping of node to float, optional
         Extent of each node across the layers; 1 if not given.
+    groups : mapping of str to sequence of node, optional
+        Nodes that stay together: nothing else comes between them, in any layer that the group spans.
     gap : float
         Free space between neighbours of a layer.
     sweeps : int
@@ -530,7 +557,7 @@ def layered_layout(
     Raises
     ------
     ValueError
-        If an edge names an unknown node, leads to its own node, or stands twice.
+        If an edge names an unknown node, leads to its own node, or stands twice; if a node is in two groups.
     """
     nodes, edges = list(nodes), list(edges)
     if len(set(nodes)) != len(nodes) or len(set(edges)) != len(edges):
@@ -554,13 +581,33 @@ def layered_layout(
         way = [low, *points, high]
         chains[edge] = way[::-1] if edge in backwards else way
     segments = _segments(chains, backwards)
-    layers = _order(layers, segments, sweeps)
+    home = _homes(groups or {}, chains)
+    layers = _order(layers, segments, home, sweeps)
     extents = {item: (size or {}).get(item, 1.0) if item in rank else gap * 0.5 for layer in layers for item in layer}
     position = _place(layers, segments, extents, gap)
+    _clear_groups(layers, home, position, extents, gap)
+    low = min((position[n] - extents[n] / 2 for n in position), default=0.0)
+    position = {node: value - low for node, value in position.items()}
     return Layout(rank, layers, position, chains, backwards)
 
 
-def _neighbours(segments: Sequence[tuple[Any, Any]]) -> tuple[dict[Any, list[Any]], dict[Any, list[Any]]]:
+def _homes(groups: Mapping[str, Sequence[Node]], chains: Mapping[Edge, list[Any]]) -> dict[Any, str]:
+    """The group of every node that has one, and of the points of edges inside of a group."""
+    home: dict[Any, str] = {}
+    for name, members in groups.items():
+        for node in members:
+            if node in home:
+                raise ValueError(f"node {node!r} is in two groups: {home[node]!r} and {name!r}")
+            home[node] = name
+    for (source, target), chain in chains.items():
+        if source in home and home[source] == home.get(target):
+            home.update(dict.fromkeys(chain[1:-1], home[source]))
+    return home
+
+
+def _neighbours(
+    segments: Sequence[tuple[Any, Any]],
+) -> tuple[dict[Any, list[Any]], dict[Any, list[Any]]]:
     up: dict[Any, list[Any]] = {}
     down: dict[Any, list[Any]] = {}
     for a, b in segments:
@@ -569,11 +616,30 @@ def _neighbours(segments: Sequence[tuple[Any, Any]]) -> tuple[dict[Any, list[Any
     return up, down
 
 
-def _order(layers: list[list[Any]], segments: Sequence[tuple[Any, Any]], sweeps: int) -> list[list[Any]]:
+def _sorted_layer(layer: Sequence[Any], centre: Mapping[Any, float], home: Mapping[Any, str]) -> list[Any]:
+    """A layer in the order of the centres, with the members of a group side by side."""
+    means: dict[str, float] = {}
+    for name in dict.fromkeys(home[item] for item in layer if item in home):
+        inside = [centre[item] for item in layer if home.get(item) == name]
+        means[name] = sum(inside) / len(inside)
+
+    def key(item: Any) -> tuple[float, str, float]:
+        name = home.get(item, "")
+        return means.get(name, centre[item]), name, centre[item]
+
+    return sorted(layer, key=key)
+
+
+def _order(
+    layers: list[list[Any]],
+    segments: Sequence[tuple[Any, Any]],
+    home: Mapping[Any, str],
+    sweeps: int,
+) -> list[list[Any]]:
     """Barycentre ordering; the best order seen wins."""
     up, down = _neighbours(segments)
-    best, fewest = [list(layer) for layer in layers], _crossings(layers, segments)
-    current = [list(layer) for layer in layers]
+    current = [_sorted_layer(layer, {item: float(i) for i, item in enumerate(layer)}, home) for layer in layers]
+    best, fewest = list(current), _crossings(current, segments)
     for sweep in range(sweeps):
         if not fewest:
             break
@@ -586,18 +652,26 @@ def _order(layers: list[list[Any]], segments: Sequence[tuple[Any, Any]], sweeps:
             for i, node in enumerate(current[r]):
                 places = [fixed[other] for other in near.get(node, []) if other in fixed]
                 centre[node] = sum(places) / len(places) if places else float(i)
-            current[r] = sorted(current[r], key=centre.__getitem__)
+            current[r] = _sorted_layer(current[r], centre, home)
         number = _crossings(current, segments)
         if number < fewest:
-            best, fewest = [list(layer) for layer in current], number
+            best, fewest = list(current), number
     return best
 
 
 def _place(
-    layers: Sequence[Sequence[Any]], segments: Sequence[tuple[Any, Any]], extents: Mapping[Any, float], gap: float
+    layers: Sequence[Sequence[Any]],
+    segments: Sequence[tuple[Any, Any]],
+    extents: Mapping[Any, float],
+    gap: float,
 ) -> dict[Any, float]:
     """Coordinates across: each node near the mean of its neighbours, in order, not overlapping."""
     up, down = _neighbours(segments)
+    # A parameter: it enters one node only, and not as the only one. It follows that node, and must not bend the chain
+    # of operators that passes there.
+    follows = {
+        item for item, targets in down.items() if item not in up and len(targets) == 1 and len(up[targets[0]]) > 1
+    }
     position: dict[Any, float] = {}
     for layer in layers:
         total = sum(extents[node] for node in layer) + gap * max(len(layer) - 1, 0)
@@ -608,35 +682,92 @@ def _place(
     for step in range(24):
         downwards = step % 2 == 0
         for layer in layers if downwards else reversed(layers):
-            # In the last rounds both sides count, so that long edges become straight.
             wish = {}
             for node in layer:
                 near = (up if downwards else down).get(node, [])
-                if step >= 16:
+                if step >= 16:  # In the last rounds both sides count, so that long edges become straight.
                     near = [*up.get(node, []), *down.get(node, [])]
+                near = [other for other in near if other not in follows] or near
                 wish[node] = sum(position[other] for other in near) / len(near) if near else position[node]
-            position.update(_separate(layer, wish, extents, gap))
-    low = min((position[n] - extents[n] / 2 for n in position), default=0.0)
-    return {node: value - low for node, value in position.items()}
+            weight = {node: 0.002 if node in follows else 1.0 for node in layer}
+            position.update(_separate(layer, wish, weight, extents, gap))
+    return position
 
 
 def _separate(
-    layer: Sequence[Any], wish: Mapping[Any, float], extents: Mapping[Any, float], gap: float
+    layer: Sequence[Any],
+    wish: Mapping[Any, float],
+    weight: Mapping[Any, float],
+    extents: Mapping[Any, float],
+    gap: float,
 ) -> dict[Any, float]:
-    """Places closest to the wishes (least squares) that keep order and distance: pool adjacent violators."""
+    """Places closest to the wishes (weighted least squares) that keep order and distance.
+
+    The method is pooling of adjacent violators: neighbours that would overlap move as one block.
+    """
     offset, at = [], 0.0
     for before, node in zip([None, *layer], layer, strict=False):
         at += 0.0 if before is None else (extents[before] + extents[node]) / 2 + gap
         offset.append(at)
-    blocks: list[tuple[float, int]] = []  # mean of wish - offset, number of nodes
+    blocks: list[tuple[float, float, int]] = []  # mean of wish - offset, weight, number of nodes
     for node, shift in zip(layer, offset, strict=True):
-        mean, number = wish[node] - shift, 1
+        mean, heavy, number = wish[node] - shift, weight[node], 1
         while blocks and blocks[-1][0] > mean:
-            other, count = blocks.pop()
-            mean, number = (mean * number + other * count) / (number + count), number + count
-        blocks.append((mean, number))
-    means = [mean for mean, number in blocks for _ in range(number)]
+            other, load, count = blocks.pop()
+            mean = (mean * heavy + other * load) / (heavy + load)
+            heavy, number = heavy + load, number + count
+        blocks.append((mean, heavy, number))
+    means = [mean for mean, _, number in blocks for _ in range(number)]
     return {node: mean + shift for node, mean, shift in zip(layer, means, offset, strict=True)}
+
+
+def _clear_groups(
+    layers: Sequence[Sequence[Any]],
+    home: Mapping[Any, str],
+    position: dict[Any, float],
+    extents: Mapping[Any, float],
+    gap: float,
+) -> None:
+    """Move what does not belong to a group out of the columns that the group takes."""
+    members: dict[str, list[Any]] = {}
+    for item, name in home.items():
+        members.setdefault(name, []).append(item)
+    ranks = {name: [r for r, layer in enumerate(layers) if any(home.get(i) == name for i in layer)] for name in members}
+
+    def extent(name: str) -> tuple[float, float]:
+        inside = members[name]
+        left = min(position[item] - extents[item] / 2 for item in inside)
+        return left - gap, max(position[item] + extents[item] / 2 for item in inside) + gap
+
+    def push(items: Iterable[Any], limit: float, sign: int) -> None:
+        """Move items, the next to the limit first, to its side ``sign``."""
+        for item in items:
+            edge = limit + sign * extents[item] / 2
+            position[item] = sign * max(sign * position[item], sign * edge)
+            limit = position[item] + sign * (extents[item] / 2 + gap)
+
+    for _ in range(8):
+        before = dict(position)
+        for a, b in combinations(members, 2):
+            shared = sorted(set(ranks[a]) & set(ranks[b]))
+            if not shared:
+                continue
+            places = {home.get(item): i for i, item in enumerate(layers[shared[0]])}
+            left, right = (a, b) if places[a] < places[b] else (b, a)
+            overlap = extent(left)[1] + gap - extent(right)[0]
+            if overlap > 0:
+                for item in members[right]:
+                    position[item] += overlap
+        for name in members:
+            left_limit, right_limit = extent(name)
+            for layer in layers[ranks[name][0] : ranks[name][-1] + 1]:
+                inside = [i for i, item in enumerate(layer) if home.get(item) == name]
+                split = sum(position[item] < (left_limit + right_limit) / 2 for item in layer)
+                first, last = (inside[0], inside[-1] + 1) if inside else (split, split)
+                push([i for i in reversed(layer[:first]) if i not in home], left_limit, -1)
+                push([i for i in layer[last:] if i not in home], right_limit, 1)
+        if position == before:
+            return
 
 
 @dataclass
@@ -649,7 +780,7 @@ class _Box:
     h: float
 
 
-_FONT = 9.5
+_FONT, _SMALL = 9.5, 8.5
 _LINE = 1.25 * _FONT / 72
 _PAD = 0.11
 
@@ -670,7 +801,9 @@ def _canvas(width: float, height: float, page: float, title: str) -> tuple[Figur
         )
     top = 0.3 if title else 0.0
     mpl.rcParams.update(STYLE)
-    fig = plt.figure(figsize=(page, height * scale + top), layout="none")
+    fig = plt.figure(
+        figsize=(page, height * scale + top),
+    )
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set_axis_off()
     left = (page / scale - width) / 2
@@ -696,7 +829,16 @@ def _draw_box(ax: Axes, box: _Box, label: str, color: str, scale: float, dashed:
             zorder=3,
         )
     )
-    ax.text(box.x, box.y, label, ha="center", va="center", fontsize=_FONT * scale, linespacing=1.15, zorder=4)
+    ax.text(
+        box.x,
+        box.y,
+        label,
+        ha="center",
+        va="center",
+        fontsize=_FONT * scale,
+        linespacing=1.15,
+        zorder=4,
+    )
 
 
 def _border(box: _Box, towards: tuple[float, float]) -> tuple[float, float]:
@@ -708,26 +850,49 @@ def _border(box: _Box, towards: tuple[float, float]) -> tuple[float, float]:
     return box.x + dx * share, box.y + dy * share
 
 
+def _bezier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Control points of cubic pieces through the points (Catmull-Rom tangents), the first point first."""
+    padded = [points[0], *points, points[-1]]
+    out = [points[0]]
+    for before, a, b, after in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
+        out.append((a[0] + (b[0] - before[0]) / 6, a[1] + (b[1] - before[1]) / 6))
+        out.append((b[0] - (after[0] - a[0]) / 6, b[1] - (after[1] - a[1]) / 6))
+        out.append(b)
+    return out
+
+
+def _along(points: Sequence[tuple[float, float]], steps: int = 12) -> list[tuple[float, float]]:
+    """Points on the curve of `_bezier`, evenly by parameter."""
+    control = _bezier(points)
+    out = [control[0]]
+    for k in range(0, len(control) - 1, 3):
+        piece = control[k : k + 4]
+        for i in range(1, steps + 1):
+            t = i / steps
+            weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3)
+            out.append(
+                (
+                    sum(w * p[0] for w, p in zip(weights, piece, strict=True)),
+                    sum(w * p[1] for w, p in zip(weights, piece, strict=True)),
+                )
+            )
+    return out
+
+
 def _draw_arrow(
-    ax: Axes, points: Sequence[tuple[float, float]], label: str, scale: float, *, color: str = MUTED, dashed: bool = False
+    ax: Axes,
+    points: Sequence[tuple[float, float]],
+    scale: float,
+    *,
+    color: str = MUTED,
+    dashed: bool = False,
 ) -> None:
-    """A smooth line through points with a head at its end, and a label on the paper beside its middle."""
-    verts: list[tuple[float, float]] = [points[0]]
-    codes: list[int] = [int(Outline.MOVETO)]
-    if len(points) == 2:
-        verts.append(points[1])
-        codes.append(int(Outline.LINETO))
-    else:
-        # Catmull-Rom tangents, as cubic Bezier pieces.
-        padded = [points[0], *points, points[-1]]
-        for before, a, b, after in zip(padded, padded[1:], padded[2:], padded[3:], strict=False):
-            verts.append((a[0] + (b[0] - before[0]) / 6, a[1] + (b[1] - before[1]) / 6))
-            verts.append((b[0] - (after[0] - a[0]) / 6, b[1] - (after[1] - a[1]) / 6))
-            verts.append(b)
-            codes += [int(Outline.CURVE4)] * 3
+    """A smooth line through points with a head at its end."""
+    verts = _bezier(points) if len(points) > 2 else list(points)
+    curve = Outline.CURVE4 if len(points) > 2 else Outline.LINETO
     ax.add_patch(
         FancyArrowPatch(
-            path=Outline(verts, codes),
+            path=Outline(verts, [Outline.MOVETO] + [curve] * (len(verts) - 1)),
             arrowstyle="-|>",
             mutation_scale=9 * scale,
             facecolor=color,
@@ -737,20 +902,48 @@ def _draw_arrow(
             zorder=2,
         )
     )
-    if label:
-        half = (len(points) - 1) / 2
-        a, b = points[math.floor(half)], points[math.ceil(half)]
-        middle = points[int(half)] if half.is_integer() else ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2)
-        ax.text(
-            *middle,
-            label,
-            ha="center",
-            va="center",
-            fontsize=8.5 * scale,
-            color=MUTED,
-            zorder=5,
-            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.2},
-        )
+
+
+_Rectangle = tuple[float, float, float, float]
+
+
+def _overlap(a: _Rectangle, b: _Rectangle) -> float:
+    """Common area of two rectangles (x0, y0, x1, y1)."""
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    return max(wide, 0.0) * max(high, 0.0)
+
+
+def _label_box(label: str, x: float, y: float) -> _Rectangle:
+    """Rectangle of a small label around a centre."""
+    w, h = (
+        _text_width(label, _SMALL) / 72 + 0.06,
+        (label.count("\n") + 1) * 1.2 * _SMALL / 72 + 0.04,
+    )
+    return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+
+
+def _label_place(label: str, points: Sequence[tuple[float, float]], taken: Sequence[_Rectangle]) -> tuple[float, float]:
+    """Point of a curve where a label covers least; the middle, if all are equal."""
+    curve = _along(points)
+    shares = (0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74)
+    spots = [curve[round(share * (len(curve) - 1))] for share in shares]
+    return min(spots, key=lambda spot: round(sum(_overlap(_label_box(label, *spot), t) for t in taken), 6))
+
+
+def _draw_label(ax: Axes, label: str, x: float, y: float, scale: float) -> None:
+    """A small label on a piece of paper that covers the lines below it."""
+    ax.text(
+        x,
+        y,
+        label,
+        ha="center",
+        va="center",
+        fontsize=_SMALL * scale,
+        color=MUTED,
+        zorder=5,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.2},
+    )
 
 
 def layered_graph(
@@ -800,7 +993,11 @@ def layered_graph(
     down = direction == "down"
     across, along = (0, 1) if down else (1, 0)
     layout = layered_layout(
-        list(labels), list(texts), size={node: wh[across] for node, wh in sizes.items()}, gap=0.28 if down else 0.2
+        list(labels),
+        list(texts),
+        size={node: wh[across] for node, wh in sizes.items()},
+        groups=groups,
+        gap=0.28 if down else 0.22,
     )
     # Along the layers: each as deep as its deepest node, and more space where labelled edges pass.
     depth = [max((sizes[n][along] for n in layer if n in sizes), default=0.1) for layer in layout.layers]
@@ -812,6 +1009,11 @@ def layered_graph(
             need = 0.5 if down else _text_width(text, 8.5) / 72 + 0.4
             if high - low == 1:
                 between[low] = max(between[low], need)
+    for members in (groups or {}).values():
+        spanned = sorted(layout.rank[node] for node in members)
+        between[spanned[-1]] += 0.1
+        if spanned[0]:
+            between[spanned[0] - 1] += 0.16
     start, at = [], 0.0
     for d, space in zip(depth, between, strict=True):
         start.append(at + d / 2)
@@ -827,7 +1029,7 @@ def layered_graph(
         {edge: [point[item] for item in chain] for edge, chain in layout.chains.items()},
         texts,
         colors=colors,
-        groups=groups,
+        groups=groups or {},
         dashed=set(dashed),
         width=width,
         title=title,
@@ -872,16 +1074,17 @@ def boxes_and_arrows(
     column = column or max(w for w, _ in sizes.values()) + max(0.35, longest + 0.3)
     row = row or max(h for _, h in sizes.values()) + (0.5 if longest else 0.35)
     placed = {name: _Box(x * column, y * row, *sizes[name]) for name, (x, y) in boxes.items()}
-    paths = {}
-    for source, target in named:
-        a, b = placed[source], placed[target]
-        aside = (0.0, 0.0)
-        if (target, source) in named:
-            length = math.hypot(b.x - a.x, b.y - a.y) or 1.0
-            aside = (-(b.y - a.y) / length * 0.07, (b.x - a.x) / length * 0.07)
-        paths[source, target] = [(a.x + aside[0], a.y + aside[1]), (b.x + aside[0], b.y + aside[1])]
+    paths = {(s, t): [(placed[s].x, placed[s].y), (placed[t].x, placed[t].y)] for s, t in named}
     return _diagram(
-        placed, text, paths, named, colors=colors, groups=groups, dashed=set(dashed), width=width, title=title
+        placed,
+        text,
+        paths,
+        named,
+        colors=colors,
+        groups=groups or {},
+        dashed=set(dashed),
+        width=width,
+        title=title,
     )
 
 
@@ -892,7 +1095,7 @@ def _diagram(
     texts: Mapping[tuple[str, str], str],
     *,
     colors: Mapping[str, str] | None,
-    groups: Mapping[str, Sequence[str]] | None,
+    groups: Mapping[str, Sequence[str]],
     dashed: set[tuple[str, str]],
     width: Literal["text", "half"] | float,
     title: str,
@@ -900,29 +1103,48 @@ def _diagram(
     """Draw boxes, arrows and frames whose places are known (inches, y downwards)."""
     if not boxes:
         raise ValueError("no boxes to draw")
-    frames = {}
-    for name, members in (groups or {}).items():
+    frames: dict[str, _Rectangle] = {}
+    for name, members in groups.items():
         inner = [boxes[m] for m in members]
-        frames[name] = (
-            min(b.x - b.w / 2 for b in inner) - 0.12,
-            min(b.y - b.h / 2 for b in inner) - 0.28,
-            max(b.x + b.w / 2 for b in inner) + 0.12,
-            max(b.y + b.h / 2 for b in inner) + 0.12,
-        )
-        need = _text_width(name, 8.5) / 72 + 0.2
-        x0, y0, x1, y1 = frames[name]
-        frames[name] = (x0, y0, max(x1, x0 + need), y1)
+        x0, x1 = min(b.x - b.w / 2 for b in inner) - 0.13, max(b.x + b.w / 2 for b in inner) + 0.13
+        y0, y1 = min(b.y - b.h / 2 for b in inner) - 0.18, max(b.y + b.h / 2 for b in inner) + 0.18
+        # The title stands on the frame, which must be a little wider.
+        missing = max(_text_width(name, _SMALL) / 72 + 0.3 - (x1 - x0), 0.0)
+        frames[name] = (x0 - missing / 2, y0, x1 + missing / 2, y1)
+        for other, b in boxes.items():
+            area = (b.x - b.w / 2, b.y - b.h / 2, b.x + b.w / 2, b.y + b.h / 2)
+            if other not in members and _overlap(area, frames[name]):
+                raise ValueError(f"the frame of group {name!r} would also enclose {other!r}, which is not in it")
+    for one, other in combinations(frames, 2):
+        nested = set(groups[one]) <= set(groups[other]) or set(groups[other]) <= set(groups[one])
+        if _overlap(frames[one], frames[other]) and not nested:
+            raise ValueError(f"the frames of groups {one!r} and {other!r} would overlap")
     xs = [v for b in boxes.values() for v in (b.x - b.w / 2, b.x + b.w / 2)]
     ys = [v for b in boxes.values() for v in (b.y - b.h / 2, b.y + b.h / 2)]
     xs += [v for f in frames.values() for v in (f[0], f[2])] + [p[0] for path in paths.values() for p in path]
-    ys += [v for f in frames.values() for v in (f[1], f[3])] + [p[1] for path in paths.values() for p in path]
+    ys += [v for f in frames.values() for v in (f[1] - 0.08, f[3] + 0.08)] + [
+        p[1] for path in paths.values() for p in path
+    ]
     dx, dy, margin = min(xs), min(ys), 0.08
     boxes = {n: _Box(b.x - dx + margin, b.y - dy + margin, b.w, b.h) for n, b in boxes.items()}
-    shift: Callable[[tuple[float, float]], tuple[float, float]] = lambda p: (p[0] - dx + margin, p[1] - dy + margin)  # noqa: E731
+
+    def shift(p: Sequence[float]) -> tuple[float, float]:
+        return p[0] - dx + margin, p[1] - dy + margin
+
     page = WIDTHS.get(width, width)
     fig, ax, scale = _canvas(max(xs) - dx + 2 * margin, max(ys) - dy + 2 * margin, float(page), title)
-    for name, (x0, y0, x1, y1) in frames.items():
-        (x0, y0), (x1, y1) = shift((x0, y0)), shift((x1, y1))
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for edge, path in paths.items():
+        way = [shift(p) for p in path]
+        first, last = boxes[edge[0]], boxes[edge[1]]
+        if len(way) == 2:
+            curves[edge] = _straight(first, last, beside=edge[::-1] in paths)
+        else:
+            curves[edge] = [_border(first, way[1]), *way[1:-1], _border(last, way[-2])]
+        _draw_arrow(ax, curves[edge], scale, dashed=edge in dashed)
+    taken = [(b.x - b.w / 2, b.y - b.h / 2, b.x + b.w / 2, b.y + b.h / 2) for b in boxes.values()]
+    for name, frame in frames.items():
+        (x0, y0), (x1, y1) = shift(frame[:2]), shift(frame[2:])
         ax.add_patch(
             FancyBboxPatch(
                 (x0, y0),
@@ -936,15 +1158,21 @@ def _diagram(
                 zorder=1,
             )
         )
-        ax.text(x0 + 0.1, y0 + 0.14, name, fontsize=8.5 * scale, color=MUTED, ha="left", va="center", zorder=5)
-    for edge, path in paths.items():
-        way = [shift(p) for p in path]
-        first, last = boxes[edge[0]], boxes[edge[1]]
-        if len(way) == 2:
-            ends = _parallel_ends(first, last, way)
-        else:
-            ends = [_border(first, way[1]), *way[1:-1], _border(last, way[-2])]
-        _draw_arrow(ax, ends, texts.get(edge, ""), scale, dashed=edge in dashed)
+        # On one of the corners: where it covers the fewest points of arrows.
+        half = _text_width(name, _SMALL) / 144 + 0.1
+        corners = [(x0 + half, y0), (x1 - half, y0), (x0 + half, y1), (x1 - half, y1)]
+        dots = [dot for curve in curves.values() for dot in _along(curve, 24)]
+        spot = min(
+            corners,
+            key=lambda c: sum(_inside(dot, _label_box(name, *c)) for dot in dots),
+        )
+        taken.append(_label_box(name, *spot))
+        _draw_label(ax, name, *spot, scale)
+    for edge, curve in curves.items():
+        if text := texts.get(edge, ""):
+            spot = _label_place(text, curve, taken)
+            taken.append(_label_box(text, *spot))
+            _draw_label(ax, text, *spot, scale)
     for name, box in boxes.items():
         _draw_box(ax, box, labels[name], (colors or {}).get(name, "navy"), scale)
     if title:
@@ -952,10 +1180,21 @@ def _diagram(
     return fig, ax
 
 
-def _parallel_ends(first: _Box, last: _Box, way: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Ends of a straight arrow that may run beside the line between the centres."""
-    ax, ay = way[0][0] - first.x, way[0][1] - first.y
-    bx, by = way[1][0] - last.x, way[1][1] - last.y
-    a = _border(_Box(*way[0], first.w - 2 * abs(ax), first.h - 2 * abs(ay)), way[1])
-    b = _border(_Box(*way[1], last.w - 2 * abs(bx), last.h - 2 * abs(by)), way[0])
-    return [a, b]
+def _inside(dot: tuple[float, float], area: _Rectangle) -> bool:
+    return area[0] <= dot[0] <= area[2] and area[1] <= dot[1] <= area[3]
+
+
+def _straight(first: _Box, last: _Box, *, beside: bool) -> list[tuple[float, float]]:
+    """Ends of a straight arrow between two boxes, or of one that leaves room for its opposite."""
+    dx, dy = last.x - first.x, last.y - first.y
+    length = math.hypot(dx, dy)
+    if not beside or not length:
+        return [_border(first, (last.x, last.y)), _border(last, (first.x, first.y))]
+    aside = (-dy / length * 0.07, dx / length * 0.07)
+    # The shifted line leaves a box where it would leave a box that is centred on it and smaller by the shift.
+    moved = [
+        _Box(b.x + aside[0], b.y + aside[1], b.w - 2 * abs(aside[0]), b.h - 2 * abs(aside[1])) for b in (first, last)
+    ]
+    a, b = moved
+    start, end = _border(a, (b.x, b.y)), _border(b, (a.x, a.y))
+    return [start, end]

@@ -9,10 +9,21 @@ from __future__ import annotations
 import numpy as np
 import tvm
 from tvm import relax, tirx
-from tvm.script import ir as I  # noqa: E741, N812 (TVM's own names)
-from tvm.script import relax as R  # noqa: N812
+from tvm.script import ir as I
+from tvm.script import relax as R
 
-__all__ = ["BATCH", "HIDDEN", "INPUTS", "MLP", "OUTPUTS", "SHAPES", "arguments", "as_tensors", "mlp", "reference"]
+__all__ = [
+    "BATCH",
+    "HIDDEN",
+    "INPUTS",
+    "MLP",
+    "OUTPUTS",
+    "SHAPES",
+    "arguments",
+    "as_tensors",
+    "mlp",
+    "reference",
+]
 
 BATCH, INPUTS, HIDDEN, OUTPUTS = 8, 64, 128, 10
 
@@ -89,9 +100,7 @@ def arguments(seed: int = 0, batch: int = BATCH) -> list[np.ndarray]:
     return [rng.standard_normal(shape).astype("float32") for shape in shapes.values()]
 
 
-def reference(
-    x: np.ndarray, w1: np.ndarray, b1: np.ndarray, w2: np.ndarray, b2: np.ndarray
-) -> np.ndarray:
+def reference(x: np.ndarray, w1: np.ndarray, b1: np.ndarray, w2: np.ndarray, b2: np.ndarray) -> np.ndarray:
     """What the network computes, by numpy alone.
 
     Returns
