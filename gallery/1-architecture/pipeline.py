@@ -1,0 +1,433 @@
+"""
+One build, pass by pass
+=======================
+
+The running example is compiled once, with every pass recorded. The IR is
+shown where its shape changes, passes are left out to see who needs them, and
+the time is measured stage by stage.
+"""
+
+# %% cell: source
+import inspect
+import re
+import time
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+from tvm.tirx.build import codegen_build, split_host_device_mods
+
+from tvm_deepdive_helpers import expect_error, glue
+from tvm_deepdive_helpers.figures import bar_chart, layered_graph
+from tvm_deepdive_helpers.ir import count, cut, diff, diff_text, show
+from tvm_deepdive_helpers.isolate import run_isolated
+from tvm_deepdive_helpers.passes import PassRecorder, record
+from tvm_deepdive_helpers.running_example import (
+    MLP,
+    arguments,
+    as_tensors,
+    mlp,
+    reference,
+)
+
+show(MLP)
+
+# %% cell: build
+seen = {}
+
+
+@tvm.ir.instrument.pass_instrument
+class Snapshots:
+    """Keep the module as it is after the first run of each pass."""
+
+    def run_after_pass(self, mod, info):
+        seen.setdefault(str(info.name), mod)
+
+
+log = PassRecorder(keep_scripts=True)
+with tvm.transform.PassContext(instruments=[log, Snapshots()]):
+    ex = tvm.compile(MLP, target="llvm")
+
+args = arguments(seed=0)
+expected = reference(*args)
+vm = relax.VirtualMachine(ex, tvm.cpu())
+y = vm["main"](*as_tensors(args)).numpy()
+print(type(ex).__name__, "->", y.shape, y.dtype)
+print("equal to numpy:", np.allclose(y, expected, atol=1e-3))
+
+# %%
+glue("passes", len(log.rows))
+glue("leaves", len(log.leaves))
+glue("changing", len(log.changing))
+glue("outer", len(log.rows) - len(log.leaves))
+
+# %% cell: changing
+log.table(changing=True)
+
+# %% cell: map
+begun = [row.name for row in log.leaves]
+cut_at = begun.index("tirx.BindTarget")
+halves = log.leaves[:cut_at], log.leaves[cut_at:]
+relax_size, tir_size = (
+    f"{len(half)} passes, {sum(row.changed for row in half)} change"
+    for half in halves
+)
+fig, _ = layered_graph(
+    {
+        "src": "IRModule\n1 Relax function",
+        "relax": f"Relax pipeline\n{relax_size}",
+        "low": "IRModule\n1 Relax function, 5 PrimFuncs",
+        "vmgen": "relax.VMCodeGen",
+        "tir": f"TIR pipeline\n{tir_size}",
+        "code": "VM bytecode\nin an ExecBuilder",
+        "packed": "IRModule\n5 functions of the C ABI",
+        "llvm": "target.build.llvm",
+        "lib": "runtime.Module\nLLVM IR",
+        "link": "relax.VMLink",
+        "exe": "VMExecutable",
+        "vm": "VirtualMachine(ex, dev)\nLLVM IR becomes machine code",
+        "call": 'vm["main"](*args)',
+    },
+    {
+        ("src", "relax"): "",
+        ("relax", "low"): "",
+        ("low", "vmgen"): "the Relax function",
+        ("low", "tir"): "the PrimFuncs",
+        ("vmgen", "code"): "",
+        ("tir", "packed"): "",
+        ("packed", "llvm"): "",
+        ("llvm", "lib"): "",
+        ("code", "link"): "",
+        ("lib", "link"): "",
+        ("link", "exe"): "",
+        ("exe", "vm"): "",
+        ("vm", "call"): "",
+    },
+    colors={
+        "relax": "green",
+        "tir": "green",
+        "vmgen": "vermilion",
+        "llvm": "vermilion",
+        "link": "vermilion",
+        "vm": "purple",
+        "call": "purple",
+    },
+    title="What becomes of the running example in one build",
+)
+
+# %%
+glue("relax_leaves", len(halves[0]))
+glue("relax_changing", sum(row.changed for row in halves[0]))
+glue("tir_leaves", len(halves[1]))
+glue("tir_changing", sum(row.changed for row in halves[1]))
+
+# %% cell: legalize
+
+
+def main_after(name):
+    """The Relax function after a pass, without the types of variables."""
+    return seen[name]["main"].script(show_all_ty=False)
+
+
+show(main_after("LegalizeOps"), keep="R.call_tir", context=0)
+print()
+show(seen["LegalizeOps"]["matmul"], lines=(3, 20))
+
+# %% cell: call-tir
+show(main_after("CallTIRRewrite"), lines=(4, 9))
+
+# %% cell: plan
+show(main_after("StaticPlanBlockMemory"), keep="alloc_(sto|ten)", context=0)
+
+
+def storages(text):
+    """Sizes in bytes of the storages that a function allocates."""
+    return [int(n) for n in re.findall(r"storage\(R\.shape\(\[(\d+)\]", text)]
+
+
+planned = storages(main_after("LowerAllocTensor"))
+print("storages in the end:", planned, "=", sum(planned), "bytes")
+
+# %% cell: kill
+show(main_after("KillAfterLastUse"), lines=(4, 12))
+
+# %% cell: shape
+
+
+def shorten(text):
+    """Cut the error contexts, which repeat the signature."""
+    return re.sub(r'R\.str\("ErrorContext.*?\) "\)', 'R.str("…")', text)
+
+
+before, after = map(main_after, ("LowerRuntimeBuiltin", "VMShapeLower"))
+change = shorten(diff_text(before, after, context=0))
+print(cut(change, keep="shape_heap = |, x,", context=0))
+print(re.search(r"ErrorContext\(.*?\) ", after)[0])
+
+# %% cell: shape-missing
+with expect_error(tvm.error.InternalError, match="after shape lowering"):
+    with tvm.transform.PassContext(disabled_pass=["VMShapeLower"]):
+        tvm.compile(mlp("n"), target="llvm")
+
+# %% cell: split
+lowered = seen["AttachGlobalSymbol"]
+vm_codegen = tvm.get_global_func("relax.VMCodeGen")
+builder = relax.ExecBuilder()
+rest = vm_codegen(builder, lowered)
+print("before:", count(lowered).kinds)
+print("after: ", count(rest).kinds)
+show(builder.get().as_text(), lines=13)
+
+# %% cell: blocks
+
+
+def matmul_after(name):
+    """The loops of the first matrix product after a pass."""
+    text = seen[name]["matmul"].script()
+    return text[text.index("    for i0") :]
+
+
+for name in (
+    "s_tir.LowerInitBlock",
+    "s_tir.ConvertBlocksToOpaque",
+    "s_tir.LowerOpaqueBlock",
+):
+    print("#", name)
+    show(matmul_after(name))
+
+# %% cell: flat
+print("# tirx.FlattenBuffer")
+show(matmul_after("tirx.FlattenBuffer"))
+print("# tirx.NarrowDataType and tirx.CommonSubexprElim")
+show(matmul_after("tirx.CommonSubexprElim"))
+
+# %% cell: packed
+packed = seen["tirx.MakePackedAPI"]["matmul"]
+show(packed, keep="def |compute_scope|for i0|return 0", context=0)
+print("checks of the arguments:", packed.script().count("assert "))
+
+# %% cell: intrin
+diff(
+    matmul_after("tirx.LowerTVMBuiltin"),
+    matmul_after("tirx.LowerIntrin"),
+    context=0,
+)
+
+# %% cell: leave-out
+
+
+def without(name):
+    """Disable one pass, build and run; say in a line how it went."""
+    import numpy as np
+    import tvm
+    from tvm import relax
+
+    from tvm_deepdive_helpers.passes import record
+    from tvm_deepdive_helpers.running_example import (
+        MLP,
+        arguments,
+        as_tensors,
+        reference,
+    )
+
+    # LLVM's own optimiser is off: it takes most of the time.
+    target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
+    args = arguments(seed=0)
+    try:
+        with record(disabled_pass=[name]) as log:
+            ex = tvm.compile(MLP, target)
+    except tvm.error.InternalError as err:
+        return "fails: " + str(err).splitlines()[0][:50]
+    if log.find(name):
+        return "runs all the same"
+    y = relax.VirtualMachine(ex, tvm.cpu())["main"](*as_tensors(args))
+    right = np.allclose(y.numpy(), reference(*args), atol=1e-3)
+    return "not needed" if right else "WRONG RESULT"
+
+
+def without_isolated(name):
+    """The same in a process of its own, which may die."""
+    program = inspect.getsource(without) + f"\nprint(without({name!r}))"
+    result = run_isolated(program)
+    return result.stdout.strip() if result.ok else result.describe()
+
+
+outcome = {}
+for row in log.changing:
+    # One build dies; another logs a line with the time of day.
+    alone = row.name in ("s_tir.LowerOpaqueBlock", "LowerAllocTensor")
+    outcome[row.name] = (without_isolated if alone else without)(row.name)
+    print(f"{row.name:30}{outcome[row.name]}")
+
+# %%
+needed = [n for n, s in outcome.items() if s.startswith(("fail", "killed"))]
+glue("needed", len(needed))
+glue("unneeded", sum(s == "not needed" for s in outcome.values()))
+glue("undisabled", sum(s == "runs all the same" for s in outcome.values()))
+
+# %% cell: wrong-order
+build = [  # the passes of relax.get_pipeline("default"), in their order
+    relax.backend.DispatchSampling(),
+    relax.backend.DispatchSortScan(),
+    relax.transform.LegalizeOps(),
+    relax.transform.RewriteDataflowReshape(),
+    relax.transform.ToNonDataflow(),
+    relax.transform.RemovePurityChecking(),
+    relax.transform.CallTIRRewrite(),
+    relax.transform.StaticPlanBlockMemory(),
+    relax.transform.RewriteCUDAGraph(),
+    relax.transform.LowerAllocTensor(),
+    relax.transform.KillAfterLastUse(),
+    relax.transform.LowerRuntimeBuiltin(),
+    relax.transform.ComputePrimValue(),
+    relax.transform.VMShapeLower(),
+    relax.transform.AttachGlobalSymbol(),
+]
+
+
+def moved(name, behind):
+    """The pipeline with one pass taken out and put behind another."""
+    names = [p.info.name for p in build]
+    rest = [p for p in build if p.info.name != name]
+    place = [p.info.name for p in rest].index(behind) + 1
+    order = [*rest[:place], build[names.index(name)], *rest[place:]]
+    return tvm.transform.Sequential(order)
+
+
+for behind in ("CallTIRRewrite", "LowerAllocTensor"):
+    text = moved("StaticPlanBlockMemory", behind)(MLP)["main"].script()
+    sizes = storages(text)
+    print(f"planned after {behind}: {sizes} = {sum(sizes)} bytes")
+
+# %% cell: wrong-order-error
+late = moved("KillAfterLastUse", "LowerRuntimeBuiltin")
+with expect_error(tvm.error.InternalError, match="kill_tensor"):
+    tvm.compile(MLP, target="llvm", relax_pipeline=late)
+
+# %%
+text = moved("StaticPlanBlockMemory", "LowerAllocTensor")(MLP)["main"].script()
+glue("bytes", sum(planned))
+glue("unplanned", sum(storages(text)))
+
+# %% cell: by-hand
+
+
+def build_by_hand(mod, target):
+    """What tvm.compile does, one stage at a time; yields names and results."""
+    with target:
+        mod = relax.get_pipeline("default")(mod)
+    yield "Relax passes", mod
+    builder = relax.ExecBuilder()
+    mod = tvm.get_global_func("relax.VMCodeGen")(builder, mod)
+    yield "VM code generation", mod
+    mod = tirx.transform.BindTarget(target.with_host(target))(mod)
+    pipeline, finalize_host, _ = tirx.get_tir_pipeline("default")
+    mod, _ = split_host_device_mods(pipeline(mod))
+    mod = finalize_host()(mod)
+    yield "TIR passes", mod
+    lib = codegen_build(mod, target)
+    yield "LLVM: target.build.llvm", lib
+    exe = tvm.get_global_func("relax.VMLink")(builder, target, lib, [], {})
+    exe = relax.VMExecutable(exe)
+    yield "link", exe
+    yield "LLVM: VirtualMachine()", relax.VirtualMachine(exe, tvm.cpu())
+
+
+def milliseconds(mod, target):
+    """Time of each stage of one build."""
+    times, last = {}, time.perf_counter()
+    for stage, _ in build_by_hand(mod, target):
+        now = time.perf_counter()
+        times[stage] = 1e3 * (now - last)
+        last = now
+    return times
+
+
+# %% cell: time, varies
+llvm = tvm.target.Target("llvm")
+rounds = [milliseconds(MLP, llvm) for _ in range(4)]
+ms = {stage: min(r[stage] for r in rounds) for stage in rounds[0]}
+orange = {stage: "vermilion" for stage in ms if stage.startswith("LLVM")}
+fig, _ = bar_chart(
+    ms,
+    unit="milliseconds, least of 4 builds",
+    form=".1f",
+    color=orange,
+    title="Where one build of the running example spends its time",
+)
+
+# %%
+by_llvm = sum(t for stage, t in ms.items() if stage.startswith("LLVM"))
+by_passes = ms["Relax passes"] + ms["TIR passes"]
+glue("ms_llvm", by_llvm, varies=True)
+glue("ms_passes", by_passes, varies=True)
+glue("ms_total", sum(ms.values()), varies=True)
+glue("percent_llvm", 100 * by_llvm / sum(ms.values()), varies=True)
+
+# %% cell: every-pass, varies
+log.table(times=True)
+
+# %% cell: solution-symbolic
+with record() as dynamic:
+    tvm.compile(mlp("n"), target="llvm")
+old = {row.name for row in log.changing}
+print("also change:", [r.name for r in dynamic.changing if r.name not in old])
+with llvm:
+    dynamic_mod = relax.get_pipeline("default")(mlp("n"))
+# The statements come in no fixed order.
+shape_func = dynamic_mod["shape_func"].script().splitlines()
+print("\n".join(sorted(line.strip() for line in shape_func if "H[" in line)))
+
+# %% cell: solution-chain
+bb = relax.BlockBuilder()
+x = relax.Var("x", relax.TensorType((256, 256), "float32"))
+with bb.function("main", [x]):
+    with bb.dataflow():
+        value = x
+        for op in (relax.op.exp, relax.op.tanh, relax.op.sigmoid) * 2:
+            value = bb.emit(op(value))
+        value = bb.emit_output(relax.op.nn.relu(value))
+    bb.emit_func_output(value)
+with llvm:
+    chain = relax.get_pipeline("default")(bb.finalize())
+sizes = storages(chain["main"].script())
+print("tensors: 7, storages:", sizes)
+
+# %% cell: solution-fence
+with expect_error(tvm.error.InternalError, match="R.matmul"):
+    tvm.compile(MLP, "llvm", relax_pipeline=lambda mod: mod)
+with expect_error(tvm.error.InternalError, match="R.call_tir"):
+    legal = relax.transform.LegalizeOps()
+    tvm.compile(MLP, "llvm", relax_pipeline=legal)
+
+# %% check
+assert np.allclose(y, expected, atol=1e-3)
+assert needed == [
+    "LegalizeOps",
+    "CallTIRRewrite",
+    "LowerAllocTensor",
+    "LowerRuntimeBuiltin",
+    "AttachGlobalSymbol",
+    "s_tir.LowerInitBlock",
+    "s_tir.ConvertBlocksToOpaque",
+    "s_tir.LowerOpaqueBlock",
+    "tirx.FlattenBuffer",
+    "tirx.MakePackedAPI",
+]
+assert outcome["s_tir.LowerOpaqueBlock"] == "killed by SIGSEGV"
+assert "WRONG RESULT" not in outcome.values()
+assert outcome["tirx.BindTarget"] == "runs all the same"
+assert planned == [4096, 4096, 320]
+assert tvm_ffi.structural_equal(
+    seen["AttachGlobalSymbol"],
+    tvm.transform.Sequential(build)(MLP),
+    map_free_vars=True,
+)
+# Most of the time is LLVM's, and the passes take less than a half of it.
+assert by_llvm > 2 * by_passes
+made = dict(build_by_hand(MLP, llvm))
+again = made["LLVM: VirtualMachine()"]["main"](*as_tensors(args)).numpy()
+assert np.array_equal(again, y)
+assert len(sizes) == 3
+assert "s_tir.StmtSimplify" in {r.name for r in dynamic.changing} - old
