@@ -84,8 +84,8 @@ def similar(wanted: str, known: Iterable[str], limit: int = 5) -> list[str]:
     found: list[str] = []
     for query in queries:
         for match in difflib.get_close_matches(query, folded, n=limit, cutoff=0.7):
-            found += [name for name in folded[match] if name not in found]
-    return found[:limit]
+            found += folded[match]
+    return list(dict.fromkeys(found))[:limit]
 
 
 def split_title(text: str) -> tuple[str | None, str]:
