@@ -1,0 +1,344 @@
+"""
+What TVM is
+===========
+
+The problem of a tensor compiler on one matrix product, the ideas of TVM on
+one small function each, and what lived in TVM when.
+"""
+
+# %% cell: imports
+import csv
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax, s_tir, te
+from tvm.script import tirx as T
+
+from tvm_deepdive_helpers import bench, expect_error, figures, glue
+from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.running_example import MLP
+
+# %% cell: python-loops
+N = 64
+rng = np.random.default_rng(0)
+a = rng.standard_normal((N, N)).astype("float32")
+b = rng.standard_normal((N, N)).astype("float32")
+
+
+def python_loops(a, b):
+    c = [[0.0] * N for _ in range(N)]
+    for i in range(N):
+        for j in range(N):
+            for k in range(N):
+                c[i][j] = c[i][j] + a[i][k] * b[k][j]
+    return c
+
+
+# %% cell: same-loops
+
+
+@T.prim_func(s_tir=True)
+def product(
+    A: T.Buffer((N, N), "float32"),
+    B: T.Buffer((N, N), "float32"),
+    C: T.Buffer((N, N), "float32"),
+):
+    for i, j, k in T.grid(N, N, N):
+        with T.sblock("C"):
+            vi, vj, vk = T.axis.remap("SSR", [i, j, k])
+            with T.init():
+                C[vi, vj] = T.float32(0)
+            C[vi, vj] = C[vi, vj] + A[vi, vk] * B[vk, vj]
+
+
+plain = tvm.compile(product, target="llvm")
+A, B = tvm.runtime.tensor(a), tvm.runtime.tensor(b)
+C = tvm.runtime.tensor(np.zeros((N, N), "float32"))
+plain(A, B, C)
+print("equal to numpy:", np.allclose(C.numpy(), a @ b, atol=1e-4))
+
+# %% cell: schedule
+sch = s_tir.Schedule(product)
+block = sch.get_sblock("C")
+i, j, k = sch.get_loops(block)
+sch.reorder(i, k, j)
+j_outer, j_inner = sch.split(j, factors=[None, 16])
+sch.vectorize(j_inner)
+sch.decompose_reduction(block, k)
+scheduled = tvm.compile(sch.mod, target="llvm")
+D = tvm.runtime.tensor(np.zeros((N, N), "float32"))
+scheduled(A, B, D)
+print("equal to numpy:", np.allclose(D.numpy(), a @ b, atol=1e-4))
+
+# %% cell: schedule-ir
+show(sch.mod["main"])
+
+# %% cell: trace
+print(sch.trace)
+
+# %% cell: times, varies
+lists = a.tolist(), b.tolist()
+times = bench.compare(
+    {
+        "Python loops": lambda: python_loops(*lists),
+        "compiled, no schedule": lambda: plain(A, B, C),
+        "compiled, scheduled": lambda: scheduled(A, B, D),
+        "numpy": lambda: a @ b,
+    },
+    rounds=5,
+    number={
+        "Python loops": 1,
+        "compiled, no schedule": 50,
+        "compiled, scheduled": 50,
+        "numpy": 200,
+    },
+)
+fig, ax = figures.bar_chart(
+    {name: t * 1e6 for name, t in times.minima.items()},
+    unit="microseconds for one product of two 64 x 64 matrices",
+    log=True,
+)
+
+# %% check
+bench.assert_faster(times, "compiled, no schedule", "Python loops", 10)
+bench.assert_faster(times, "compiled, scheduled", "compiled, no schedule")
+bench.assert_faster(times, "numpy", "compiled, scheduled")
+assert np.allclose(python_loops(*lists), a @ b, atol=1e-4)
+assert np.allclose(C.numpy(), a @ b, atol=1e-4)
+assert np.allclose(D.numpy(), a @ b, atol=1e-4)
+
+# %% cell: add-one-numpy
+
+
+def add_one(x):
+    return x + np.float32(1)
+
+
+x = np.arange(8, dtype="float32")
+print(add_one(x))
+
+# %% cell: add-one-te
+X = te.placeholder((8,), "float32", name="X")
+Y = te.compute((8,), lambda i: X[i] + T.float32(1), name="Y")
+from_te = te.create_prim_func([X, Y])
+show(from_te)
+
+# %% cell: add-one-script
+
+
+@T.prim_func(s_tir=True)
+def from_script(X: T.Buffer((8,), "float32"), Y: T.Buffer((8,), "float32")):
+    T.func_attr({"tirx.noalias": True})
+    for i in range(8):
+        with T.sblock("Y"):
+            vi = T.axis.spatial(8, i)
+            Y[vi] = X[vi] + T.float32(1)
+
+
+# %% cell: add-one-equal
+def unnamed(func):
+    return func.without_attr("global_symbol")
+
+
+print(from_te.attrs["global_symbol"], from_script.attrs["global_symbol"])
+print(tvm_ffi.structural_equal(unnamed(from_te), unnamed(from_script)))
+
+# %% cell: add-one-run
+kernel = tvm.compile(from_te, target="llvm")
+y = tvm.runtime.empty((8,), "float32")
+kernel(tvm.runtime.tensor(x), y)
+print(y.numpy())
+
+# %% check
+assert np.array_equal(y.numpy(), add_one(x))
+
+# %% cell: two-levels
+lowered = relax.transform.LegalizeOps()(MLP)
+for var, func in lowered.functions_items():
+    print(f"{type(var).__name__} {var.name_hint:10} {type(func).__name__}")
+show(lowered["main"])
+
+# %% cell: one-kernel
+show(lowered["relu"])
+
+# %% check
+kinds = [type(f).__name__ for _, f in lowered.functions_items()]
+glue("kernels", kinds.count("PrimFunc"))
+assert kinds.count("PrimFunc") == 5 and kinds.count("Function") == 1
+assert len(MLP.functions) == 1
+
+# %% cell: pass-type
+legalize = relax.transform.LegalizeOps()
+print(type(legalize).__name__, legalize.info.name)
+after = legalize(MLP)
+print(type(MLP).__name__, "->", type(after).__name__)
+print(after.same_as(MLP), len(MLP.functions), len(after.functions))
+
+# %% cell: target
+cpu = tvm.target.Target("llvm")
+board = tvm.target.Target(
+    {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}
+)
+for target in (cpu, board):
+    print(target.kind.name, "for", target.attrs["mtriple"])
+
+# %% cell: two-targets
+
+
+def adds(target):
+    """Lines of the kernel's assembly that add numbers."""
+    text = tvm.compile(from_te, target=target).mod.inspect_source("s")
+    words = [line.split() for line in text.splitlines()]
+    return {w[0] for w in words if w and w[0] in ADD}
+
+
+ADD = {"addss", "addps", "fadd", "fadd.4s"}
+print("llvm   ", adds(cpu))
+print("aarch64", adds(board))
+
+# %% cell: target-string
+with expect_error(ValueError, match="no longer supported"):
+    tvm.target.Target("llvm -mtriple=aarch64-linux-gnu")
+
+# %% cell: gone
+from importlib.util import find_spec
+
+OLD = ["relay", "autotvm", "auto_scheduler", "micro", "nd", "tir"]
+for name in OLD:
+    print(f"tvm.{name:15}", "there" if find_spec(f"tvm.{name}") else "gone")
+print("te.create_schedule:", hasattr(te, "create_schedule"))
+
+# %% cell: lives
+DATA = Path(__file__).parent.parent / "data"
+
+
+def table(name):
+    with open(DATA / name, newline="") as stream:
+        next(stream)  # the line that says how the table was made
+        return list(csv.DictReader(stream))
+
+
+dates = {
+    row["release"]: np.datetime64(row["date"])
+    for row in table("tvm_releases.csv")
+}
+newest = max(dates.values())
+releases = list(dates)
+stays = {row["room"]: row for row in table("tvm_rooms.csv")}
+
+ROWS = [  # each bar: directory, name, colour
+    [("nnvm", "NNVM", "navy"), ("src/relax", "Relax", "navy")],
+    [("src/relay", "Relay", "navy")],
+    [
+        ("src/lang", "first loop IR", "vermilion"),
+        ("src/tir", "TIR", "vermilion"),
+        ("src/tirx", "", "vermilion"),
+    ],
+    [
+        ("src/schedule", "schedules", "green"),
+        ("src/te/schedule", "schedules of TE", "green"),
+    ],
+    [("src/autotvm", "AutoTVM", "green")],
+    [("src/auto_scheduler", "auto_scheduler", "green")],
+    [
+        ("src/meta_schedule", "MetaSchedule", "green"),
+        ("src/s_tir", "", "green"),
+    ],
+    [
+        ("src/runtime/graph", "graph runtime", "purple"),
+        ("src/runtime/graph_executor", "graph executor", "purple"),
+    ],
+    [
+        ("src/runtime/relax_vm", "Relax VM", "purple"),
+        ("src/runtime/vm", "", "purple"),
+    ],
+    [("vta", "VTA", "brown")],
+    [("python/tvm/micro", "microTVM", "brown")],
+]
+
+
+def until(last):
+    """Date of the first release without it, or of the newest one."""
+    place = releases.index(last) + 1
+    return dates[releases[min(place, len(releases) - 1)]]
+
+
+# %% cell: timeline
+fig, ax = figures.new(height=4.2)
+for number, row in enumerate(ROWS):
+    for room, name, color in row:
+        begin, end = dates[stays[room]["first"]], until(stays[room]["last"])
+        ax.barh(
+            number,
+            end - begin,
+            left=begin,
+            height=0.74,
+            color=figures.tint(color, 0.3),
+            edgecolor=figures.COLORS[color],
+            linewidth=0.8,
+        )
+        ax.text(begin, number, f" {name}", va="center", fontsize=8.5)
+for number, name in ((2, "tirx"), (6, "s_tir")):
+    ax.text(newest, number, f" {name}", va="center", fontsize=8.5)
+kinds = {
+    "whole models": "navy",
+    "loops": "vermilion",
+    "schedules and tuning": "green",
+    "execution": "purple",
+    "devices": "brown",
+}
+handles = [
+    plt.Rectangle(
+        (0, 0), 1, 1, fc=figures.tint(c, 0.3), ec=figures.COLORS[c]
+    )
+    for c in kinds.values()
+]
+fig.legend(handles, kinds, ncols=3, loc="outside lower center")
+ax.set_yticks([])
+ax.invert_yaxis()
+ax.spines["left"].set_visible(False)
+fig
+
+# %% check
+glue("relay-until", stays["src/relay"]["last"])
+glue("relax-since", stays["src/relax"]["first"])
+glue("micro-until", stays["python/tvm/micro"]["last"])
+glue("tirx-since", stays["src/tirx"]["first"])
+assert stays["src/relax"]["last"] == releases[-1]
+relay_end = {
+    stays[room]["last"]
+    for room in (
+        "src/relay",
+        "src/runtime/graph_executor",
+        "python/tvm/autotvm",
+        "src/auto_scheduler",
+        "src/te/schedule",
+    )
+}
+assert len(relay_end) == 1
+assert stays["vta"]["last"] == stays["python/tvm/micro"]["last"]
+assert stays["src/tirx"]["first"] == stays["src/s_tir"]["first"]
+assert not any(find_spec(f"tvm.{name}") for name in OLD)
+
+# %% cell: solution-vectorize
+wrong = s_tir.Schedule(product)
+_, _, k = wrong.get_loops(wrong.get_sblock("C"))
+with expect_error(s_tir.ScheduleError, from_line="Error message:"):
+    wrong.vectorize(k)
+
+# %% cell: solution-bits
+print("bit for bit:", np.array_equal(C.numpy(), D.numpy()))
+print("numpy too:  ", np.array_equal(C.numpy(), a @ b))
+
+# %% check
+assert np.array_equal(C.numpy(), D.numpy())
+
+# %% cell: solution-alias
+shared = tvm.IRModule(dict(MLP.functions_items()))
+print(shared["main"].same_as(MLP["main"]))
+legal = relax.transform.LegalizeOps()(shared)
+print(legal["main"].same_as(MLP["main"]))
+print("R.matmul" in MLP["main"].script())
