@@ -205,7 +205,14 @@ show(matmul_after("tirx.CommonSubexprElim"))
 # %% cell: packed
 packed = seen["tirx.MakePackedAPI"]["matmul"]
 show(packed, keep="def |compute_scope|for i0|return 0", context=0)
-print("checks of the arguments:", packed.script().count("assert "))
+checks = packed.script().count("assert ")
+print("checks of the arguments:", checks)
+
+# %%
+api = log.find("tirx.MakePackedAPI")[0]
+glue("lines_before_api", log.rows[api.index - 1].lines)
+glue("lines_after_api", api.lines)
+glue("checks", checks)
 
 # %% cell: intrin
 diff(
@@ -304,9 +311,14 @@ for behind in ("CallTIRRewrite", "LowerAllocTensor"):
 late = moved("KillAfterLastUse", "LowerRuntimeBuiltin")
 with expect_error(tvm.error.InternalError, match="kill_tensor"):
     tvm.compile(MLP, target="llvm", relax_pipeline=late)
+early = moved("VMShapeLower", "ToNonDataflow")
+tvm.compile(MLP, target="llvm", relax_pipeline=early)  # all shapes known
+with expect_error(tvm.error.InternalError, match="after shape lowering"):
+    tvm.compile(mlp("n"), target="llvm", relax_pipeline=early)
 
 # %%
 text = moved("StaticPlanBlockMemory", "LowerAllocTensor")(MLP)["main"].script()
+glue("listed", len(build))
 glue("bytes", sum(planned))
 glue("unplanned", sum(storages(text)))
 
