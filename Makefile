@@ -34,7 +34,7 @@ live: env ## Serve the book on this machine, and rebuild it at every save
 lint: env ## Check style, spelling and the rules of the book; changes nothing
 	@$(RUN) -m ruff check --quiet src tests gallery conf.py
 	@$(RUN) -m codespell_lib
-	@$(RUN) -I $(SRC)/maintain/lint.py
+	@$(RUN) -m tvm_deepdive_helpers.maintain.lint
 
 accept: env ## Take the outputs of the last build as the new snapshots in tests/
 	@$(RUN) -m tvm_deepdive_helpers.maintain.snapshots accept
