@@ -71,3 +71,21 @@ def test_tree_follows_fields() -> None:
     assert [type(child) for _, child in nodes.children(tirx.Evaluate(tirx.exp(tvm.tirx.FloatImm("float32", 1))))] == [
         tvm.ir.Call
     ]
+
+
+def test_shared_objects_become_one_box() -> None:
+    x = tirx.Var("x", "int32")
+    y = tirx.Var("y", "int32")
+    total = tirx.Add(tirx.Mul(x, x), y)
+
+    def keep(obj: object) -> bool:
+        return isinstance(obj, tvm.ir.Expr)
+
+    def label(obj: object) -> str:
+        return str(obj)
+
+    apart = nodes.tree(total, keep, label)
+    assert list(apart.labels.values()) == ["x * x + y", "x * x", "x", "x", "y"]
+    joined = nodes.tree(total, keep, label, shared=lambda obj: isinstance(obj, tvm.ir.Var))
+    assert list(joined.labels.values()) == ["x * x + y", "x * x", "x", "y"]
+    assert joined.edges["n1", "n2"] == "a, b"

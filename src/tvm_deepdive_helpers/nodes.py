@@ -205,7 +205,12 @@ def children(obj: Any) -> list[tuple[str, Any]]:
     return out
 
 
-def tree(root: Any, keep: Callable[[Any], bool], label: Callable[[Any], str]) -> Tree:
+def tree(
+    root: Any,
+    keep: Callable[[Any], bool],
+    label: Callable[[Any], str],
+    shared: Callable[[Any], bool] = lambda obj: False,
+) -> Tree:
     """The object below `root` as a tree, by reflected fields.
 
     Parameters
@@ -215,18 +220,27 @@ def tree(root: Any, keep: Callable[[Any], bool], label: Callable[[Any], str]) ->
         Whether an object is drawn. What lies below an object that is not drawn is not looked at.
     label : callable
         The text of its box.
+    shared : callable
+        Whether an object that is met again is drawn as the same box. With it the tree becomes a graph.
     """
     labels: dict[str, str] = {}
     edges: dict[tuple[str, str], str] = {}
     kinds: dict[str, str] = {}
+    met: list[tuple[Any, str]] = []
 
     def add(obj: Any) -> str:
+        again = next((name for other, name in met if other.same_as(obj)), None) if shared(obj) else None
+        if again:
+            return again
         name = f"n{len(labels)}"
         labels[name] = label(obj)
         kinds[name] = node_class(type(obj)).key
+        if shared(obj):
+            met.append((obj, name))
         for field, child in children(obj):
             if keep(child):
-                edges[name, add(child)] = field
+                edge = name, add(child)
+                edges[edge] = f"{edges[edge]}, {field}" if edge in edges else field
         return name
 
     add(root)
