@@ -32,9 +32,11 @@ live: env ## Serve the book on this machine, and rebuild it at every save
 	  --re-ignore '/\.[^/]*$$' --re-ignore '~$$' --re-ignore '/4913$$'
 
 lint: env ## Check style, spelling and the rules of the book; changes nothing
-	@$(RUN) -m ruff check --quiet src tests gallery conf.py
-	@$(RUN) -m codespell_lib
-	@$(RUN) -m tvm_deepdive_helpers.maintain.lint
+	@status=0; \
+	$(RUN) -m ruff check --quiet --output-format concise src tests gallery conf.py || status=1; \
+	$(RUN) -m codespell_lib || status=1; \
+	$(RUN) -m tvm_deepdive_helpers.maintain.lint || status=1; \
+	exit $$status
 
 accept: env ## Take the outputs of the last build as the new snapshots in tests/
 	@$(RUN) -m tvm_deepdive_helpers.maintain.snapshots accept
