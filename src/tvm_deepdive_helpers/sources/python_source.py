@@ -291,6 +291,9 @@ class PythonSources:
                 inner = self._module((*module.dotted, parts[0]))
                 if inner is not None:
                     return self._member_of_module(inner, parts[1:], seen)
+            if module.dotted == ("tvm", "script"):  # its __getattr__ looks there
+                parser = self._module(("tvm", "script", "parser"))
+                return None if parser is None else self._member_of_module(parser, parts, seen)
         return None
 
     def _through(
@@ -422,6 +425,8 @@ def _redirected(dotted: tuple[str, ...]) -> tuple[str, ...] | None:
     """
     if dotted[:2] != ("tvm", "script") or len(dotted) < 3:
         return None
+    if dotted[2] == "ir":  # no dialect
+        return ("tvm", "script", "parser", *dotted[2:])
     if dotted[2] in ("parser", "ir_builder"):
         if len(dotted) < 4:
             return None

@@ -16,6 +16,7 @@ _REPOSITORIES = {
     "tvm": "https://github.com/apache/tvm",
     "tvm_ffi": "https://github.com/apache/tvm-ffi",
 }
+_PROJECTS = {"tvm": "TVM", "tvm_ffi": "tvm-ffi"}
 # Not part of TVM's repositories although the wheel ships them: no link to a line is possible.
 _FOREIGN = ("3rdparty/", "include/dlpack/")
 
@@ -45,6 +46,11 @@ class Package:
     def repository(self) -> str:
         """Web address of the repository."""
         return _REPOSITORIES[self.name]
+
+    @property
+    def project(self) -> str:
+        """What readers call it."""
+        return _PROJECTS[self.name]
 
     @property
     def ref(self) -> str:
