@@ -63,7 +63,8 @@ def _plain(name: str, value: Any) -> Value:
     if numpy is not None and isinstance(value, numpy.generic):
         value = value.item()
     elif type(value).__name__ in ("IntImm", "FloatImm", "StringImm") and hasattr(value, "value"):
-        is_bool = str(getattr(value, "dtype", "")) == "bool"
+        # TVM 0.27 calls the type of an expression `ty`, 0.26 `dtype`.
+        is_bool = str(getattr(value, "ty", None) or getattr(value, "dtype", "")) == "bool"
         value = bool(value.value) if is_bool else value.value
     # Subclasses (tvm_ffi.String, IntEnum) become the plain type; bool is tried before int, whose subclass it is.
     for plain in (bool, str, int, float):

@@ -180,7 +180,7 @@ def diff_text(before: Any, after: Any, context: int = 2) -> str:
             return "no difference in the text, but tvm.ir.structural_equal says that the two differ"
         return "no difference"
     lines = difflib.unified_diff(old.splitlines(), new.splitlines(), n=context, lineterm="")
-    return "\n".join(line for line in lines if not line.startswith(("---", "+++")))
+    return "\n".join(list(lines)[2:])  # The first two lines are the file headers.
 
 
 def _differ(before: Any, after: Any) -> bool:

@@ -49,6 +49,9 @@ class PassRow:
     changed : bool
         The module after it is structurally different from the module before it (by structural hash, taken before,
         because a pass may change the module in place). Names of variables do not count.
+    text_changed : bool
+        The module prints differently. A pass can replace what the printer does not show (`changed` only), or rename
+        variables (`text_changed` only).
     functions, lines : int
         Functions of the module after it, and lines of its text.
     leaf : bool
@@ -67,6 +70,7 @@ class PassRow:
     start_ms: float
     wall_ms: float
     changed: bool
+    text_changed: bool
     functions: int
     lines: int
     leaf: bool
@@ -93,8 +97,8 @@ class _Open:
     name: str
     opt_level: int
     hash: int
+    text: str
     functions: int
-    lines: int
     start: float
     overhead: float
     leaf: bool = True
@@ -140,7 +144,7 @@ class PassRecorder(PassInstrument):
             opt_level=int(info.opt_level),
             hash=tvm_ffi.structural_hash(mod),
             functions=len(mod.functions),
-            lines=len(script(mod).splitlines()),
+            text=script(mod),
             start=0.0,
             overhead=0.0,
         )
@@ -168,6 +172,7 @@ class PassRecorder(PassInstrument):
             replace(
                 row,
                 changed=tvm_ffi.structural_hash(mod) != opened.hash,
+                text_changed=text != opened.text,
                 functions=len(mod.functions),
                 lines=len(text.splitlines()),
                 script=text if self.keep_scripts else None,
@@ -191,8 +196,9 @@ class PassRecorder(PassInstrument):
             start_ms=(opened.start - self._zero - opened.overhead) * 1e3,
             wall_ms=(ended - opened.start - (self._overhead - opened.overhead)) * 1e3,
             changed=False,
+            text_changed=False,
             functions=opened.functions,
-            lines=opened.lines,
+            lines=len(opened.text.splitlines()),
             leaf=opened.leaf,
         )
 
@@ -260,13 +266,17 @@ class PassRecorder(PassInstrument):
 
 
 def format_table(rows: Sequence[PassRow], *, times: bool = False, indent: bool = True) -> str:
-    """Rows as an aligned table; ``*`` marks passes that changed the module, ``!`` those that raised."""
+    """Rows as an aligned table.
+
+    In the column *changed*, ``*`` marks a pass that changed the module, ``~`` one whose change the printer does not
+    show, and ``!`` one that raised.
+    """
     head = ["#", "pass", "changed", "functions", "lines", *(["ms"] if times else [])]
     body = [
         [
             str(row.index),
             ("  " * row.depth if indent else "") + row.name,
-            "!" if row.failed else "*" if row.changed else "",
+            "!" if row.failed else "" if not row.changed else "*" if row.text_changed else "~",
             str(row.functions),
             str(row.lines),
             *([f"{row.wall_ms:.2f}"] if times else []),
