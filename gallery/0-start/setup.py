@@ -7,11 +7,9 @@ example of the book compiled, run and compared with numpy.
 """
 
 # %% cell: imports
-import csv
 import importlib.metadata
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import tvm
@@ -59,9 +57,9 @@ ended = run_isolated(write_ir_as_json)
 print(ended.stdout + ended.describe())
 
 # %% cell: matrix
-DATA = Path(__file__).parent.parent / "data"
-origin, *lines = (DATA / "ffi_matrix.csv").read_text().splitlines()
-rows = list(csv.DictReader(lines))
+from tvm_deepdive_helpers.recorded import data, read_csv
+
+rows = read_csv(data("ffi_matrix.csv"))
 releases = sorted({row["ffi"] for row in rows})
 
 print(f"{'apache-tvm-ffi':14}", *releases, sep="  ")
@@ -74,7 +72,6 @@ for operation in dict.fromkeys(row["operation"] for row in rows):
     print(f"{operation:14}", *(c.ljust(12) for c in cells), sep="  ")
 
 # %% check
-assert origin.startswith("# generated: python -m")
 dead = [row for row in rows if "SIGSEGV" in row["ended"]]
 assert ended.ok, ended.stderr
 assert {row["ffi"] for row in dead} == {"0.1.15.post1", "0.1.15.post2"}

@@ -120,12 +120,9 @@ def twice(x: R.Tensor(("n", 4), "float32")):
 show(twice, header=True)
 
 # %% cell: solution-since
-import csv
+from tvm_deepdive_helpers.recorded import data, read_csv
 
-DATA = Path(__file__).parent.parent / "data"
-with open(DATA / "tvm_rooms.csv") as stream:
-    next(stream)  # the line that says how the table was made
-    rooms = list(csv.DictReader(stream))
+rooms = read_csv(data("tvm_rooms.csv"))
 for room in ("python/tvm/arith", "python/tvm/tir", "src/backend"):
     for stay in (row for row in rooms if row["room"] == room):
         print(room, stay["first"], "to", stay["last"])

@@ -7,8 +7,6 @@ one small function each, and what lived in TVM when.
 """
 
 # %% cell: imports
-import csv
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -212,22 +210,15 @@ for name in OLD:
 print("te.create_schedule:", hasattr(te, "create_schedule"))
 
 # %% cell: lives
-DATA = Path(__file__).parent.parent / "data"
-
-
-def table(name):
-    with open(DATA / name, newline="") as stream:
-        next(stream)  # the line that says how the table was made
-        return list(csv.DictReader(stream))
-
+from tvm_deepdive_helpers.recorded import data, read_csv
 
 dates = {
     row["release"]: np.datetime64(row["date"])
-    for row in table("tvm_releases.csv")
+    for row in read_csv(data("tvm_releases.csv"))
 }
 newest = max(dates.values())
 releases = list(dates)
-stays = {row["room"]: row for row in table("tvm_rooms.csv")}
+stays = {row["room"]: row for row in read_csv(data("tvm_rooms.csv"))}
 
 ROWS = [  # each bar: directory, name, colour
     [("nnvm", "NNVM", "navy"), ("src/relax", "Relax", "navy")],

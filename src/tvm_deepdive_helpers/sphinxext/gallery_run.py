@@ -36,7 +36,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from sphinx.errors import ExtensionError
+from sphinx.errors import ConfigError
 from sphinx.util import logging
 
 from . import gallery_child, records, scripts
@@ -138,16 +138,17 @@ def run_gallery(app: Any) -> None:
         failures = _bring_up_to_date(app, conf, source, out)
     if failures:
         _drop_pages(app, out, failures)
-        raise ExtensionError(
-            f"{len(failures)} gallery script(s) failed:\n" + "\n".join(str(failure) for failure in failures)
-        )
+        lines = "\n".join(str(failure) for failure in failures)
+        logger.error("%d gallery script(s) failed:\n%s", len(failures), lines, nonl=False)
+        # An exception of Sphinx's own would bury these lines under a traceback of Sphinx and a plea to report it.
+        raise SystemExit(2)
 
 
 def _only(value: Any) -> str:
     """The one folder that sphinx-gallery's settings name."""
     values = [value] if isinstance(value, (str, os.PathLike)) else list(value)
     if len(values) != 1:
-        raise ExtensionError(f"examples_dirs and gallery_dirs name one folder each here, not {values}")
+        raise ConfigError(f"examples_dirs and gallery_dirs name one folder each here, not {values}")
     return str(values[0])
 
 
