@@ -746,6 +746,11 @@ def _clear_groups(
             position[item] = sign * max(sign * position[item], sign * edge)
             limit = position[item] + sign * (extents[item] / 2 + gap)
 
+    def push_right(item: Any, by: float) -> None:
+        """Move one item, or its whole group."""
+        for other in members[home[item]] if item in home else [item]:
+            position[other] += by
+
     for _ in range(8):
         before = dict(position)
         for a, b in combinations(members, 2):
@@ -766,6 +771,30 @@ def _clear_groups(
                 first, last = (inside[0], inside[-1] + 1) if inside else (split, split)
                 push([i for i in reversed(layer[:first]) if i not in home], left_limit, -1)
                 push([i for i in layer[last:] if i not in home], right_limit, 1)
+        if position == before:
+            break
+    # What is wedged between two groups needs room: from here on, things move to the right only, and groups as a whole.
+    for _ in range(len(position)):
+        before = dict(position)
+        for layer in layers:
+            for a, b in pairwise(layer):
+                least = position[a] + (extents[a] + extents[b]) / 2 + gap
+                if position[b] < least:
+                    push_right(b, least - position[b])
+        for name in members:
+            for layer in layers[ranks[name][0] : ranks[name][-1] + 1]:
+                inside = [i for i, item in enumerate(layer) if home.get(item) == name]
+                middle = sum(extent(name)) / 2
+                split = sum(position[item] < middle for item in layer)
+                first, last = (inside[0], inside[-1] + 1) if inside else (split, split)
+                for item in layer[:first]:
+                    excess = position[item] + extents[item] / 2 - extent(name)[0]
+                    if excess > 0:
+                        push_right(members[name][0], excess)
+                for item in layer[last:]:
+                    excess = extent(name)[1] - (position[item] - extents[item] / 2)
+                    if excess > 0:
+                        push_right(item, excess)
         if position == before:
             return
 
