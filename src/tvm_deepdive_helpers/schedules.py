@@ -321,8 +321,8 @@ def step(
     lines : int or (int, int), optional
         Cut the difference (the cut is said).
     prepare : callable, optional
-        Changes a copy of the schedule before it is compiled, for a function that this machine's
-        compiler cannot lower as it is (thread bindings of a GPU). The reader is told.
+        A named function that changes a copy of the schedule before it is compiled, for IR that a
+        CPU cannot run as it is (thread bindings of a GPU). The reader is told its name.
     why_not_run : str, optional
         A reason not to compile at all; it is printed.
     also : iterable of str
@@ -344,13 +344,13 @@ def step(
         return
     if workload is None:
         raise ValueError("step needs a workload, or a reason not to run")
-    runnable = sch
+    runnable, which = sch, "result"
     if prepare is not None:
-        runnable = sch.copy()
+        runnable, which = sch.copy(), f"result after {prepare.__name__}()"
         prepare(runnable)
     if not workload.agrees(runnable):
         raise AssertionError(f"after {', '.join(names)} the function is wrong by {workload.error(runnable):.3g}")
-    print("result: equal to numpy and to the unscheduled function")
+    print(f"{which}: equal to numpy and to the unscheduled function")
 
 
 def refused(
