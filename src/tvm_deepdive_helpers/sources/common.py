@@ -73,18 +73,20 @@ def similar(wanted: str, known: Iterable[str], limit: int = 5) -> list[str]:
     Letters are compared without case, and the last part of a dotted or ``::`` name also by
     itself, so that a name in the wrong class or module is still found.
     """
-    names = sorted(set(known))
-    folded: dict[str, list[str]] = {}
-    for name in names:
-        folded.setdefault(name.lower(), []).append(name)
-        tail = name.replace("::", ".").rpartition(".")[2].lower()
-        folded.setdefault(tail, []).append(name)
-    wanted = wanted.lower()
-    queries = [wanted, wanted.replace("::", ".").rpartition(".")[2]]
+
+    def parts(name: str) -> list[str]:
+        return name.lower().replace("::", ".").split(".")
+
+    whole: dict[str, list[str]] = {}
+    tails: dict[str, list[str]] = {}
+    for name in sorted(set(known)):
+        if len(parts(name)) == len(parts(wanted)):
+            whole.setdefault(name.lower(), []).append(name)
+        tails.setdefault(parts(name)[-1], []).append(name)
     found: list[str] = []
-    for query in queries:
-        for match in difflib.get_close_matches(query, folded, n=limit, cutoff=0.7):
-            found += folded[match]
+    for query, names in ((wanted.lower(), whole), (parts(wanted)[-1], tails)):
+        for match in difflib.get_close_matches(query, names, n=limit, cutoff=0.7):
+            found += names[match]
     return list(dict.fromkeys(found))[:limit]
 
 
