@@ -256,6 +256,15 @@ def test_bar_chart():
         figures.bar_chart({})
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(15999.6, "16,000"), (134.7, "135"), (28.09, "28.1"), (0.0912, "0.0912"), (12.0, "12"), (0, "0"), (0.1, "0.1")],
+)
+def test_values_at_bars_have_no_exponent(value, text):
+    _, ax = figures.bar_chart({"a": value})
+    assert ax.texts[0].get_text() == text
+
+
 def test_timeline():
     spans = [Span("outer", 10, 8, 0), Span("inner", 12, 2, 1)]
     _, ax = figures.timeline(spans)
@@ -275,6 +284,7 @@ def _many_artists():
     ax.scatter([0], [1], color=COLORS["purple"])
     ax.imshow(np.eye(2), extent=(0, 0.2, 0, 0.2), cmap="gray", aspect="auto")
     ax.text(0.5, 0.5, "text", bbox={"facecolor": PAPER, "edgecolor": GRID})
+    ax.annotate("there", (0, 1), (0.5, 1.2), arrowprops={"arrowstyle": "->", "color": GRID})
     ax.set(xlim=(-0.6, 1.6), ylim=(0, 1.5))
     ax.legend()
     ax.grid(True)
@@ -302,6 +312,7 @@ def test_dark_colors_are_the_counterparts_and_go_back():
         inside = _colors(fig)
     assert _colors(fig) == before
     assert [(a, n) for a, n, _ in before] == [(a, n) for a, n, _ in inside]
+    assert any(isinstance(a, matplotlib.patches.FancyArrowPatch) for a, _, _ in before)
     seen = set()
     for (_, _, light), (_, _, dark) in zip(before, inside, strict=True):
         if light in DARK:

@@ -222,8 +222,9 @@ _COLOR_PROPERTIES = (
 def _colored(fig: Figure) -> Iterator[tuple[Callable[[Any], None], Any]]:
     """The setter and the present value of every colour of a figure."""
     artists = fig.findobj(include_self=True)
-    # The box around a text is no child of it.
+    # The box around a text and the arrow of an annotation are no children of it.
     artists += [box for item in artists if (box := getattr(item, "get_bbox_patch", lambda: None)())]
+    artists += [arrow for item in artists if (arrow := getattr(item, "arrow_patch", None))]
     for artist in artists:
         if getattr(artist, "get_array", lambda: None)() is not None:
             continue  # The colours are data: an image, a scatter plot with a colour map.
@@ -320,7 +321,7 @@ def bar_chart(
     values: Mapping[str, float],
     *,
     unit: str = "",
-    form: str = ",.3g",
+    form: str | None = None,
     color: str | Mapping[str, str] = "navy",
     log: bool = False,
     width: Literal["text", "half"] | float = "text",
@@ -334,8 +335,8 @@ def bar_chart(
         Length of each bar by its label.
     unit : str
         Written below the axis.
-    form : str
-        Format of the values.
+    form : str, optional
+        Format of the values; by default three digits, or all digits before the point, never an exponent.
     color : str or mapping of str to str
         One colour of the palette for all, or by label (``navy`` for those not named).
     log : bool
@@ -348,7 +349,7 @@ def bar_chart(
     fig, ax = new(width, 0.75 + 0.34 * len(values) + (0.25 if title else 0))
     names = [color if isinstance(color, str) else color.get(label, "navy") for label in values]
     bars = ax.barh(list(values), list(values.values()), color=[COLORS.get(n, n) for n in names], height=0.62)
-    ax.bar_label(bars, [format(value, form) for value in values.values()], padding=4, fontsize=9.5)
+    ax.bar_label(bars, [_number(value, form) for value in values.values()], padding=4, fontsize=9.5)
     ax.invert_yaxis()
     ax.margins(x=0.14)
     ax.tick_params(axis="y", length=0)
@@ -358,6 +359,17 @@ def bar_chart(
     if title:
         ax.set_title(title, loc="left")
     return fig, ax
+
+
+def _number(value: float, form: str | None) -> str:
+    """A value as a reader wants it at the end of a bar."""
+    if form is not None:
+        return format(value, form)
+    if abs(value) >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    # Three significant digits: as many decimals as that takes.
+    decimals = 2 - math.floor(math.log10(abs(value)))
+    return f"{value:.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def timeline(
