@@ -47,9 +47,14 @@ def test_environment_and_no_paths_of_this_machine():
     assert 'File "program.py", line 3' in result.stderr and "/tmp" not in result.stderr
 
 
-def test_functions_take_nothing():
+def test_functions_take_nothing_and_have_a_name():
+    def wants(x):
+        return x
+
     with pytest.raises(TypeError, match="no parameters"):
-        run_isolated(lambda x: x)
+        run_isolated(wants)
+    with pytest.raises(TypeError, match="lambda"):
+        run_isolated(lambda: 1)
 
 
 def test_tvmscript_finds_its_source():

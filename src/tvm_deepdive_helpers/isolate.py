@@ -80,9 +80,11 @@ def run_isolated(
     Raises
     ------
     TypeError
-        If a function wants arguments.
+        If a function wants arguments, or has no name to call it by (a lambda).
     """
     if callable(source_or_function):
+        if source_or_function.__name__ == "<lambda>":
+            raise TypeError("a lambda has no name to call it by: define a function")
         if inspect.signature(source_or_function).parameters:
             raise TypeError(f"{source_or_function.__name__} must have no parameters: it runs in another process")
         source = textwrap.dedent(inspect.getsource(source_or_function))
@@ -115,5 +117,6 @@ def run_isolated(
             os.killpg(child.pid, signals.SIGKILL)
             out, err = child.communicate()
     code = child.returncode
-    name = signals.Signals(-code).name if code < 0 else None
+    known = {int(number): number.name for number in signals.Signals}
+    name = known.get(-code, f"signal {-code}") if code < 0 else None
     return IsolatedResult(code, name, strip_paths(out), strip_paths(err), late)
