@@ -282,9 +282,7 @@ kinds = {
     "devices": "brown",
 }
 handles = [
-    plt.Rectangle(
-        (0, 0), 1, 1, fc=figures.tint(c, 0.3), ec=figures.COLORS[c]
-    )
+    plt.Rectangle((0, 0), 1, 1, fc=figures.tint(c, 0.3), ec=figures.COLORS[c])
     for c in kinds.values()
 ]
 fig.legend(handles, kinds, ncols=3, loc="outside lower center")
