@@ -228,6 +228,17 @@ def test_every_edge_is_drawn_in_its_direction():
     assert drawn == set(edges) and len(arrows) == len(edges)
 
 
+def test_labels_of_arrows_are_inside_of_the_figure():
+    edges = {("a", "b"): "", ("b", "c"): "", ("c", "d"): "", ("d", "a"): "back", ("a", "d"): "a label on the outside"}
+    for direction in ("down", "right"):
+        fig, ax = figures.layered_graph(list("abcd"), edges, direction=direction)
+        fig.canvas.draw()
+        for text in ax.texts:
+            area = text.get_window_extent()
+            assert fig.bbox.x0 <= area.x0 and area.x1 <= fig.bbox.x1
+            assert fig.bbox.y0 <= area.y0 and area.y1 <= fig.bbox.y1
+
+
 def test_a_diagram_that_cannot_be_read_is_refused():
     nodes = {str(i): "a rather long label" for i in range(12)}
     with pytest.raises(ValueError, match="unreadable"):

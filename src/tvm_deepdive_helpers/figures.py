@@ -1162,10 +1162,17 @@ def _diagram(
             raise ValueError(f"the frames of groups {one!r} and {other!r} would overlap")
     xs = [v for b in boxes.values() for v in (b.x - b.w / 2, b.x + b.w / 2)]
     ys = [v for b in boxes.values() for v in (b.y - b.h / 2, b.y + b.h / 2)]
-    xs += [v for f in frames.values() for v in (f[0], f[2])] + [p[0] for path in paths.values() for p in path]
-    ys += [v for f in frames.values() for v in (f[1] - 0.08, f[3] + 0.08)] + [
-        p[1] for path in paths.values() for p in path
-    ]
+    xs += [v for f in frames.values() for v in (f[0], f[2])]
+    ys += [v for f in frames.values() for v in (f[1] - 0.08, f[3] + 0.08)]
+    for edge, path in paths.items():
+        # A curve swings out beyond its points, and a label stands on it.
+        wide, high = (0.0, 0.0)
+        if text := texts.get(edge, ""):
+            x0, y0, x1, y1 = _label_box(text, 0.0, 0.0)
+            wide, high = (x1 - x0) / 2, (y1 - y0) / 2
+        middle = _along(path)
+        xs += [v for p in middle[3:-3] for v in (p[0] - wide, p[0] + wide)]
+        ys += [v for p in middle[3:-3] for v in (p[1] - high, p[1] + high)]
     dx, dy, margin = min(xs), min(ys), 0.08
     boxes = {n: _Box(b.x - dx + margin, b.y - dy + margin, b.w, b.h) for n, b in boxes.items()}
 
