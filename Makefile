@@ -4,12 +4,13 @@
 PYTHON     ?= python3
 SPHINXOPTS ?=
 PYTESTOPTS ?=
-EDITION    := en
+EDITION    ?= en
 
 RUN   := .venv/bin/python
 SRC   := src/tvm_deepdive_helpers
 BUILD := _build/html/$(EDITION)
-SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(SPHINXOPTS) book $(BUILD)
+TRANSLATED := $(if $(filter-out en,$(EDITION)),-D language=$(EDITION))
+SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPHINXOPTS) book $(BUILD)
 
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:

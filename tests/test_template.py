@@ -19,7 +19,7 @@ OPTIONS = sorted(set(re.findall(r"(?:^|`):([a-z]+):", REFERENCE, re.M)))
 
 def test_the_reference_names_the_vocabulary() -> None:
     """Guards the patterns above: an empty list would test nothing."""
-    assert {"question", "gallery-cell", "quote", "exercise", "solution-cell", "design-note", "summary"} <= set(DIRECTIVES)
+    assert {"question", "gallery-cell", "quote", "exercise", "solution-cell", "summary"} <= set(DIRECTIVES)
     assert {"glue", "tvm-py", "tvm-cpp"} <= set(ROLES)
     assert {"show", "caption", "alt", "language", "lines", "label"} <= set(OPTIONS)
 
