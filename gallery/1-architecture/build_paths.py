@@ -136,7 +136,7 @@ class Noted:
     @R.function
     def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
         with R.dataflow():
-            unused = R.call_pure_packed(
+            _ = R.call_pure_packed(
                 "book.note", x, ty_args=(R.Tensor((4,), "float32"),)
             )
             y = R.add(x, x)
