@@ -42,7 +42,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"(__init__|conftest)\.py$",
     "within_subsection_order": "FileNameSortKey",
     "nested_sections": True,
-    "image_scrapers": ("tvm_deepdive_helpers.figures.scraper",),
+    "image_scrapers": ("tvm_deepdive_helpers.sphinxext.scraper.scraper",),
     "capture_repr": (),
     "remove_config_comments": True,
     "write_computation_times": False,

@@ -26,7 +26,7 @@ nitpicky = True
 suppress_warnings = ["config.cache"]
 sphinx_gallery_conf = dict(
     examples_dirs="../gallery", gallery_dirs="gallery", filename_pattern=r"\\.py$", nested_sections=True,
-    within_subsection_order="FileNameSortKey", image_scrapers=("tvm_deepdive_helpers.figures.scraper",), capture_repr=(),
+    within_subsection_order="FileNameSortKey", image_scrapers=("tvm_deepdive_helpers.sphinxext.scraper.scraper",), capture_repr=(),
     write_computation_times=False, min_reported_time=1e9, download_all_examples=False, show_signature=False, reset_modules=(),
 )
 """

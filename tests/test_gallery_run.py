@@ -65,6 +65,19 @@ def test_a_script_runs_once_for_all_builders(book) -> None:
         assert book.executed(book.good_build(builder=builder)) == set(), builder
 
 
+def test_a_touched_script_is_not_run_again_and_a_changed_one_is(book) -> None:
+    import os
+
+    path = book.script("hello", GOOD)
+    book.good_build()
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert book.executed(book.good_build()) == set()
+    status = path.stat()
+    path.write_text(path.read_text().replace("hello", "holla"))
+    os.utime(path, (status.st_atime, status.st_mtime + 1))
+    assert book.executed(book.good_build()) == {"hello"}
+
+
 def test_the_key_covers_script_helpers_data_and_versions(tmp_path, monkeypatch) -> None:
     from tvm_deepdive_helpers.sphinxext import gallery_run, scripts
 
@@ -78,7 +91,8 @@ def test_the_key_covers_script_helpers_data_and_versions(tmp_path, monkeypatch) 
     (tmp_path / "x.csv").write_text("1\n")
 
     def key(**facts: str) -> str:
-        return gallery_run.script_key(scripts.parse(path, "1-part/s"), tmp_path, {"apache-tvm": "0.27", **facts})
+        script = scripts.parse(path, "1-part/s")
+        return gallery_run.script_key(script, gallery_run.inputs(script, tmp_path), {"apache-tvm": "0.27", **facts})
 
     first = key()
     assert first == key()

@@ -74,27 +74,51 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
-def script_key(script: scripts.Script, data_dir: Path, facts: dict[str, str]) -> str:
+def inputs(script: scripts.Script, data_dir: Path) -> list[Path]:
+    """The files that decide what a script prints: itself, the helpers it imports, recorded data, this runner."""
+    own = [Path(__file__).with_name(name) for name in OWN_FILES]
+    always = [HELPERS / "figures.py", HELPERS / "book.py"]
+    data = [data_dir / name for name in script.data]
+    return list(dict.fromkeys([script.path, *scripts.imported_helpers(script.path, HELPERS), *always, *own, *data]))
+
+
+def script_key(script: scripts.Script, files: list[Path], facts: dict[str, str]) -> str:
     """The hash of everything that decides what a script prints.
 
     Parameters
     ----------
     script
         The parsed script.
-    data_dir
-        Folder of recorded data (``gallery/data``).
+    files
+        See :func:`inputs`.
     facts
         Versions, see :func:`versions`.
     """
     digest = hashlib.sha256(json.dumps([facts, platform.machine(), script.name]).encode())
-    own = [Path(__file__).with_name(name) for name in OWN_FILES]
-    always = [HELPERS / "figures.py", HELPERS / "book.py"]
-    data = [data_dir / name for name in script.data]
-    files = [script.path, *scripts.imported_helpers(script.path, HELPERS), *always, *own, *data]
-    for path in dict.fromkeys(files):
+    for path in files:
         digest.update(f"\0{path.name}\0".encode())
         digest.update(path.read_bytes() if path.is_file() else b"absent")
     return digest.hexdigest()
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size and time of last change, or None for a file that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def untouched(stamp: Path, root: Path, facts: dict[str, str]) -> bool:
+    """Whether nothing was even written since the stamp: the quick answer, without reading or parsing any file."""
+    try:
+        content = json.loads(stamp.read_text(encoding="utf-8"))
+        return content["facts"] == facts and all(
+            state is not None and state == _state(root / name) for name, state in content["seen"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def is_current(stamp: Path, key: str) -> bool:
@@ -169,10 +193,14 @@ def _bring_up_to_date(app: Any, conf: dict[str, Any], source: Path, out: Path) -
     facts = versions()
     paths = sorted(source.glob("*/*.py"))
     _remove_strangers(out, {path.relative_to(source).with_suffix("").as_posix() for path in paths})
-    stale: list[tuple[gallery_child.Job, str]] = []
+    stale: list[tuple[gallery_child.Job, str, list[Path]]] = []
+    root = source.parent
     for path in paths:
         name = path.relative_to(source).with_suffix("").as_posix()
         out_dir = out / path.parent.name
+        stamp = out_dir / f"{path.stem}{STAMP}"
+        if untouched(stamp, root, facts):
+            continue
         try:
             script = scripts.parse(path, name)
         except scripts.ScriptError as err:
@@ -180,14 +208,16 @@ def _bring_up_to_date(app: Any, conf: dict[str, Any], source: Path, out: Path) -
             failures.append(Failure(name, int(match[1]) if match else None, match[2] if match else str(err)))
             forget(out_dir, path.stem)
             continue
-        key = script_key(script, source / "data", facts)
-        if is_current(out_dir / f"{path.stem}{STAMP}", key):
+        files = inputs(script, source / "data")
+        key = script_key(script, files, facts)
+        if is_current(stamp, key):
+            _write_stamp(stamp, path.stem, key, files, root, facts)  # the next build takes the quick way again
             continue
         (out_dir / "images" / "thumb").mkdir(parents=True, exist_ok=True)
         job = gallery_child.Job(script, path.parent, out_dir, conf, _today(), facts, _replacements(app))
-        stale.append((job, key))
+        stale.append((job, key, files))
     if stale:
-        failures += _run_all(stale, total=len(paths))
+        failures += _run_all(stale, root, total=len(paths))
     elif paths:
         logger.info("gallery: %d scripts, none has to run", len(paths))
     _write_status(out, [path.relative_to(source).with_suffix("").as_posix() for path in paths])
@@ -265,9 +295,9 @@ def _drop_pages(app: Any, out: Path, failures: list[Failure]) -> None:
 # The helper process: forked once, imports TVM once, forks one child a script.
 
 
-def _run_all(stale: list[tuple[gallery_child.Job, str]], total: int) -> list[Failure]:
+def _run_all(stale: list[tuple[gallery_child.Job, str, list[Path]]], root: Path, total: int) -> list[Failure]:
     logger.info("gallery: %d of %d scripts have to run", len(stale), total)
-    for job, _ in stale:
+    for job, _, _ in stale:
         forget(job.out_dir, job.script.path.stem)
     receiver, sender = Pipe(duplex=False)
     sys.stdout.flush()
@@ -275,12 +305,12 @@ def _run_all(stale: list[tuple[gallery_child.Job, str]], total: int) -> list[Fai
     pid = os.fork()
     if pid == 0:
         receiver.close()
-        _serve([job for job, _ in stale], sender)
+        _serve([job for job, _, _ in stale], sender)
     sender.close()
     failures: list[Failure] = []
     running: gallery_child.Job | None = None
     try:
-        for number, (job, key) in enumerate(stale, 1):
+        for number, (job, key, files) in enumerate(stale, 1):
             running = job
             try:
                 failure, seconds = receiver.recv()
@@ -296,7 +326,8 @@ def _run_all(stale: list[tuple[gallery_child.Job, str]], total: int) -> list[Fai
                 if failure.reason.startswith("the process that runs"):
                     break
                 continue
-            _write_stamp(job, key)
+            stem = job.script.path.stem
+            _write_stamp(job.out_dir / f"{stem}{STAMP}", stem, key, files, root, job.versions)
     except KeyboardInterrupt:
         name = running.script.name if running else ""
         logger.warning("interrupted while gallery/%s.py ran", name)
@@ -315,10 +346,16 @@ def _listing(folder: Path) -> set[str]:
     return {name for name in found if "__pycache__" not in name}
 
 
-def _write_stamp(job: gallery_child.Job, key: str) -> None:
-    stem = job.script.path.stem
-    files = {path.relative_to(job.out_dir).as_posix(): _hash(path) for path in _outputs(job.out_dir, stem)}
-    records.write_atomically(job.out_dir / f"{stem}{STAMP}", json.dumps({"key": key, "files": files}, indent=1))
+def _write_stamp(stamp: Path, stem: str, key: str, files: list[Path], root: Path, facts: dict[str, str]) -> None:
+    """Say, last of all, that the run of a script is complete."""
+    outputs = _outputs(stamp.parent, stem)
+    content = {
+        "key": key,
+        "files": {path.relative_to(stamp.parent).as_posix(): _hash(path) for path in outputs},
+        "facts": facts,
+        "seen": {os.path.relpath(path, root): _state(path) for path in [*files, *outputs]},
+    }
+    records.write_atomically(stamp, json.dumps(content, indent=1))
 
 
 def _serve(jobs: list[gallery_child.Job], sender: Connection) -> None:
