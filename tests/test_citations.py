@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sphinx.errors import ExtensionError
 from sphinx.testing.util import SphinxTestApp
 
 from tvm_deepdive_helpers.sources.cpp_source import CppFile
 from tvm_deepdive_helpers.sources.python_source import PythonSources
-from tvm_deepdive_helpers.sources.wheel import Package, Wheels
+from tvm_deepdive_helpers.sources.wheel import Package, Wheels, find_package
 from tvm_deepdive_helpers.sphinxext import citations
 
 WHEEL = {
@@ -360,6 +361,18 @@ def test_parallel_build_is_the_same(small: Small) -> None:
 def test_index_of_another_tag_is_a_warning(small: Small) -> None:
     _read, warnings = small.build(confoverrides={"tvm_cpp_ref": "v0.27.0"})
     assert "cpp_symbols.json was made at v0.26.0, but tvm_cpp_ref is v0.27.0" in warnings
+
+
+def test_damaged_index_stops_the_build_with_one_line(small: Small) -> None:
+    small.write("_data/cpp_symbols.json", "{")
+    with pytest.raises(ExtensionError, match=r"^cpp_symbols.json is not an index of C\+\+ symbols"):
+        small.build()
+
+
+def test_missing_package_stops_the_build_with_one_line(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Wheels, "installed", classmethod(lambda cls: Wheels({"tvm": find_package("no_such_tvm")})))
+    with pytest.raises(ExtensionError, match="the package no_such_tvm is not installed, so its source cannot be cited"):
+        small.build()
 
 
 def test_refs_may_be_set(small: Small) -> None:

@@ -630,6 +630,18 @@ def test_unused_entries_go_and_check_reports(book: Path, checkout: Path, capsys:
     assert "src/new.cc:Added" not in symbol_index.load(index).entries
 
 
+def test_a_moved_branch_is_told_but_is_no_failure(
+    book: Path, checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("update", "--checkout", checkout, "--tag", "v2", "--compare", "main")
+    work = tmp_path / "work"
+    write_tree(work, {"other.txt": "x"})
+    git(work, "add", "."), git(work, "commit", "-q", "-m", "three"), git(work, "push", "-q", str(checkout), "main")
+    capsys.readouterr()
+    assert run("check", "--checkout", checkout) == 0
+    assert "ref main: " in capsys.readouterr().out
+
+
 def test_unknown_symbol_names_page_and_line(book: Path, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tree(book, {"book/bad.md": "# Bad\n\nSee {tvm-cpp}`src/fuse.cc:Fusser`\nand {tvm-cpp}`lib/fuse.cc:X`.\n"})
     assert run("update", "--checkout", checkout, "--tag", "v2", "--compare") == 1

@@ -326,10 +326,6 @@ def differences(old: SymbolIndex, new: SymbolIndex) -> list[str]:
     lines = []
     if old.tag != new.tag:
         lines.append(f"tag: {old.tag or 'none'} -> {new.tag}")
-    for name in dict.fromkeys([*old.refs, *new.refs]):
-        if old.refs.get(name) != new.refs.get(name):
-            commits = [(one.refs.get(name) or {}).get("commit", "none")[:10] for one in (old, new)]
-            lines.append(f"ref {name}: {commits[0]} -> {commits[1]}")
     for key in sorted({*old.entries, *new.entries}):
         before, after = old.entries.get(key), new.entries.get(key)
         if before == after:
@@ -345,6 +341,16 @@ def differences(old: SymbolIndex, new: SymbolIndex) -> list[str]:
         if before.same_in != after.same_in:
             changes.append(f"same in {before.same_in} -> {after.same_in}")
         lines.append(f"{key}: {'; '.join(changes) or 'tag'}")
+    return lines
+
+
+def moved_refs(old: SymbolIndex, new: SymbolIndex) -> list[str]:
+    """Refs that stand for another commit than before: a branch moves, and that alone is no difference."""
+    lines = []
+    for name in dict.fromkeys([*old.refs, *new.refs]):
+        commits = [one.refs.get(name, {}).get("commit", "none")[:10] for one in (old, new)]
+        if commits[0] != commits[1]:
+            lines.append(f"ref {name}: {commits[0]} -> {commits[1]}")
     return lines
 
 
@@ -386,7 +392,7 @@ def _update(arguments: argparse.Namespace, write: bool) -> int:
         print(f"{arguments.index}: {len(new)} symbols, {len(changed)} changes")
     elif not changed and not problems:
         print(f"{arguments.index}: {len(new)} symbols, all as in {tag}")
-    for line in [] if write else changed:
+    for line in moved_refs(old, new) + ([] if write else changed):
         print(line)
     _say_problems(problems)
     return 1 if problems or (changed and not write) else 0

@@ -67,7 +67,7 @@ def digest(text: str | bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def similar(wanted: str, known: Iterable[str], limit: int = 5) -> list[str]:
+def similar(wanted: str, known: Iterable[str], limit: int = 5, cutoff: float = 0.7) -> list[str]:
     """Known names that look like `wanted`, best first.
 
     Letters are compared without case, and the last part of a dotted or ``::`` name also by
@@ -85,7 +85,7 @@ def similar(wanted: str, known: Iterable[str], limit: int = 5) -> list[str]:
         tails.setdefault(parts(name)[-1], []).append(name)
     found: list[str] = []
     for query, names in ((wanted.lower(), whole), (parts(wanted)[-1], tails)):
-        for match in difflib.get_close_matches(query, names, n=limit, cutoff=0.7):
+        for match in difflib.get_close_matches(query, names, n=limit, cutoff=cutoff):
             found += names[match]
     return list(dict.fromkeys(found))[:limit]
 

@@ -94,14 +94,14 @@ class SymbolIndex:
         key = f"{path}:{symbol}" if symbol else path
         if entry := self.entries.get(key):
             return entry
-        here = [one.key for one in self if one.path == path]
-        hints = similar(symbol, [one.symbol for one in self if one.path == path]) if symbol else []
+        here = [one for one in self if one.path == path]
+        hints = similar(symbol, [one.symbol for one in here]) if symbol else []
         found = [f"`{path}:{hint}`" for hint in hints]
-        found += [f"`{one}`" for one in similar(key, self.entries) if f"`{one}`" not in found]
-        found += [f"`{one}`" for one in here if f"`{one}`" not in found]
+        found += [f"`{one}`" for one in similar(key, self.entries, cutoff=0.85)]
+        found += [f"`{one.key}`" for one in here]
         raise SourceError(
             f"`{key}` is not in the index of C++ symbols; run `make symbols TVM=path/to/checkout` if it is new",
-            found[:5],
+            list(dict.fromkeys(found))[:5],
         )
 
     def dumps(self) -> str:

@@ -31,6 +31,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
+from sphinx.errors import ExtensionError
 from sphinx.locale import get_translation
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -466,7 +467,10 @@ def _cells(app: Any, docname: str, place: Place, pages: list[str]) -> Iterator[n
 def _stamp(app: Any, config: Any) -> None:
     """Another release, or another form of the nodes: every page is read again."""
     _places.cache_clear()
-    wheels = Wheels.installed()
+    try:
+        wheels = Wheels.installed()
+    except SourceError as error:
+        raise ExtensionError(str(error)) from None
     config.tvm_citations_stamp = [
         FORMAT,
         *(f"{one.name} {one.version} {one.commit}" for one in wheels.packages.values()),
@@ -474,7 +478,10 @@ def _stamp(app: Any, config: Any) -> None:
 
 
 def _check_index(app: Any) -> None:
-    index = places(app.env).index
+    try:
+        index = places(app.env).index
+    except SourceError as error:
+        raise ExtensionError(str(error)) from None
     if index.entries and index.tag != app.config.tvm_cpp_ref:
         logger.warning(
             "%s was made at %s, but tvm_cpp_ref is %s; "
