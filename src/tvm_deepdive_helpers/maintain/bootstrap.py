@@ -484,7 +484,7 @@ def prepare(root: Path) -> bool:
             say(f"{reason}; updating the environment")
         else:
             check_space(root)
-            say(f"{reason}; making the environment (about 600 MB, some minutes; Python {platform.python_version()})")
+            say(f"{reason}; making the environment (about 700 MB, some minutes; Python {platform.python_version()})")
             if venv.is_symlink():
                 raise SetupError(".venv is a link to somewhere else; remove the link and run the same command again")
             if venv.exists():
