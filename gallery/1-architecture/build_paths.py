@@ -206,7 +206,8 @@ for way, build in ways.items():
 with llvm:
     fused = fuse(MLP)
 text = fused["fused_matmul_add_relu"].script()
-print(cut(text[text.index("    matmul_inter") :], keep="alloc|for", context=0))
+start = text.index("    matmul_inter")
+print(cut(text[start:], keep="alloc|for", context=0))
 
 # %% cell: pipeline-errors
 with expect_error(ValueError, match="candidates are"):

@@ -11,6 +11,7 @@ by the virtual machine, whose bytecode is read line by line.
 import ctypes
 import platform
 import re
+import textwrap
 import time
 
 import numpy as np
@@ -61,7 +62,8 @@ for line in lines:
         kinds.setdefault(argument, []).append(about)
 for argument, about in kinds.items():
     print(f"argument {argument}:" if argument else "call:")
-    print("   ", "; ".join(about))
+    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
+    print(textwrap.fill("; ".join(about), 64, **indent))
 
 # %% cell: refused
 with expect_error(TypeError, match="Expected 3 arguments", max_lines=1):

@@ -317,7 +317,8 @@ with expect_error(tvm.error.InternalError, match="after shape lowering"):
     tvm.compile(mlp("n"), target="llvm", relax_pipeline=early)
 
 # %%
-text = moved("StaticPlanBlockMemory", "LowerAllocTensor")(MLP)["main"].script()
+late = moved("StaticPlanBlockMemory", "LowerAllocTensor")
+text = late(MLP)["main"].script()
 glue("listed", len(build))
 glue("bytes", sum(planned))
 glue("unplanned", sum(storages(text)))
@@ -326,7 +327,7 @@ glue("unplanned", sum(storages(text)))
 
 
 def build_by_hand(mod, target):
-    """What tvm.compile does, one stage at a time; yields names and results."""
+    """What tvm.compile does, stage by stage; yields names and results."""
     with target:
         mod = relax.get_pipeline("default")(mod)
     yield "Relax passes", mod
