@@ -8,7 +8,7 @@ import re
 import signal
 
 import pytest
-from sphinx_gallery import gen_rst, py_source_parser
+from sphinx_gallery import gen_gallery, gen_rst, py_source_parser, scrapers
 
 from tvm_deepdive_helpers.sphinxext import gallery_child
 
@@ -28,6 +28,8 @@ def test_upstream_is_what_the_child_replaces() -> None:
     source = inspect.getsource(gen_rst._get_code_output)
     assert "logging_tee.output.getvalue()" in source
     assert "_LoggingTee(src_file)" in inspect.getsource(gen_rst._check_reset_logging_tee)
+    assert "_import_matplotlib()" in inspect.getsource(gen_gallery._fill_gallery_conf_defaults)
+    assert callable(scrapers._import_matplotlib)
     assert py_source_parser.Block._fields == ("type", "content", "lineno")
 
 

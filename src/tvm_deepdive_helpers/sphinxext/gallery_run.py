@@ -38,6 +38,7 @@ from typing import Any
 
 from sphinx.errors import ConfigError
 from sphinx.util import logging
+from sphinx_gallery import gen_gallery
 
 from . import gallery_child, records, scripts
 
@@ -373,7 +374,9 @@ def _serve(jobs: list[gallery_child.Job], sender: Connection) -> None:
         signal.signal(signal.SIGTERM, stop)
         gallery_child.die_with_parent(signal.SIGTERM)
         with contextlib.suppress(ImportError):
-            import matplotlib.pyplot
+            from sphinx_gallery.scrapers import _import_matplotlib
+
+            _import_matplotlib()  # choose the backend that needs no screen
             import tvm  # noqa: F401 - imported once, inherited by every child
         for job in jobs:
             started = time.perf_counter()
@@ -487,6 +490,9 @@ def _block_line(trace: Path) -> int | None:
 
 
 def setup(app: Any) -> dict[str, Any]:
+    # sphinx-gallery loads matplotlib at every start, which is a third of a build that has nothing to do. Only the process
+    # that runs scripts needs it. (tests/test_gallery_run.py watches the name.)
+    gen_gallery._import_matplotlib = lambda: None
     # After sphinx-gallery completed its configuration (priority 10), before it generates pages (500).
     app.connect("builder-inited", run_gallery, priority=50)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
