@@ -10,7 +10,6 @@ note the primitives that they saw, so that `catalogue_problems` can say which me
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -292,9 +291,13 @@ class Workload:
 
 
 def _calls(sch: s_tir.Schedule) -> list[str]:
-    """Names of the methods that the trace of a schedule has recorded."""
-    found = (re.search(r"\bsch\.(\w+)\(", line) for line in sch.trace.as_python())
-    return [match.group(1) for match in found if match]
+    """Names of the methods that the trace of a schedule has recorded.
+
+    The instructions are named like the methods, but for capitals and underscores: ``ReIndex``,
+    ``UnsafeSetDType``. (``Trace.as_python`` would spell them out, but it fails on some.)
+    """
+    spelled = {name.replace("_", ""): name for name in public_methods()}
+    return [spelled[inst.kind.name.lower()] for inst in sch.trace.insts]
 
 
 @contextmanager
