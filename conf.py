@@ -28,7 +28,9 @@ gettext_uuid = False
 gettext_compact = False
 numfig = True
 nitpicky = True
-suppress_warnings = ["config.cache"]
+# sphinx-gallery warns of spaces in the whole path of a script; the book may stand in such a folder, and `make lint`
+# checks the names of the scripts.
+suppress_warnings = ["config.cache", "sphinx_gallery.space_in_filename"]
 
 # MyST: only what the vocabulary needs.
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]

@@ -189,3 +189,12 @@ def test_clean_message_drops_backtraces_and_paths():
 )
 def test_strip_paths(text, short):
     assert strip_paths(text) == short
+
+
+def test_strip_paths_where_the_working_folder_has_a_space(tmp_path, monkeypatch):
+    folder = tmp_path / "two words (1)"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert strip_paths(f" --> {folder}/tests/loops.py:3:1") == " --> loops.py:3:1"
+    monkeypatch.chdir("/")
+    assert strip_paths("a / b") == "a / b"

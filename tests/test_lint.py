@@ -122,7 +122,8 @@ BAD = [
     ("script-code", PY, SCRIPT + "from tvm import *\n", 12, "star import of tvm"),
     ("script-code", PY, SCRIPT + 'exec("a = 1")\n', 12, "exec("),
     ("script-code", PY, SCRIPT.replace("assert True\n", ""), 1, "checks nothing"),
-    ("unique-script-names", "gallery/2-part/script.py", SCRIPT, 1, "gallery/1-part/script.py has this base name"),
+    ("script-names", "gallery/1-part/two words.py", SCRIPT, 1, "joined by '_'"),
+    ("script-names", "gallery/2-part/script.py", SCRIPT, 1, "gallery/1-part/script.py has this base name"),
     ("rows-once", "book/2-part/other.md", PAGE, 2, "row '1.4' is carried by book/1-part/page.md too"),
     ("part-closed", SECOND, TWO_ROWS, 1, "design-note"),
 ]  # fmt: skip

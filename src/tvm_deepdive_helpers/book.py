@@ -10,10 +10,13 @@ A script that runs by itself needs neither the book nor Sphinx: `glue` only appe
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -125,6 +128,16 @@ _BACKTRACE = re.compile(
 )
 
 
+_PROJECT = str(Path(__file__).resolve().parents[2])
+
+
+def _working_folder() -> list[str]:
+    """The working folder, unless it is the root or was removed."""
+    with contextlib.suppress(OSError):
+        return [folder for folder in [os.getcwd()] if folder != "/"]
+    return []
+
+
 def strip_paths(text: str) -> str:
     """Shorten every absolute path of a text to its last part.
 
@@ -133,6 +146,9 @@ def strip_paths(text: str) -> str:
     >>> strip_paths("error at /home/me/book/gallery/loops.py:12:5, see https://a.org/b/c")
     'error at loops.py:12:5, see https://a.org/b/c'
     """
+    # A name with a space is not recognised as part of a path; the folders that are known may have one.
+    for known in (_PROJECT, *_working_folder()):
+        text = text.replace(f"{known}/", "/known/")
     text = _POSIX_PATH.sub(lambda found: found.group(1) or found.group(2), text)
     return _WINDOWS_PATH.sub(r"\1", text)
 

@@ -540,7 +540,7 @@ def script_width(source: Source, book: Book) -> Found:
 
 
 def script_code(source: Source, book: Book) -> Found:
-    """No star imports, no exec or eval, and the script checks what it shows."""
+    """No star imports, no exec, and the script checks what it shows."""
     if source.tree is None:
         return
     checks = False
@@ -552,7 +552,7 @@ def script_code(source: Source, book: Book) -> Found:
             )
         elif isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            if isinstance(node.func, ast.Name) and name in ("exec", "eval"):
+            if isinstance(node.func, ast.Name) and name == "exec":
                 yield node.lineno, f"{name}(…) (write the code out: TVMScript cannot even be parsed from it)"
             checks = checks or name.startswith("assert_") or name == "expect_error"
         checks = checks or isinstance(node, ast.Assert)
@@ -563,16 +563,17 @@ def script_code(source: Source, book: Book) -> Found:
 # ------------------------------------------------------------------------------ rules that look at all files
 
 
-def unique_script_names(book: Book) -> Iterator[Problem]:
-    """sphinx-gallery wants each script's base name once."""
+def script_names(book: Book) -> Iterator[Problem]:
+    """Each script's base name is a Python name in lower case, and stands once in the gallery."""
     first: dict[str, str] = {}
     for source in book.sources:
         if matches(source.path, SCRIPTS):
             name = source.path.rsplit("/", 1)[1]
+            if not re.fullmatch(r"[a-z][a-z0-9_]*\.py", name):
+                text = f"the name {name!r} (use lower-case words joined by '_')"
+                yield Problem(source.path, 1, "script-names", text)
             if name in first:
-                yield Problem(
-                    source.path, 1, "unique-script-names", f"{first[name]} has this base name too (rename one)"
-                )
+                yield Problem(source.path, 1, "script-names", f"{first[name]} has this base name too (rename one)")
             first.setdefault(name, source.path)
 
 
@@ -649,7 +650,7 @@ RULES = (
     Rule("script-code", SCRIPTS, script_code),
 )
 BOOK_RULES: dict[str, Callable[[Book], Iterator[Problem]]] = {
-    "unique-script-names": unique_script_names,
+    "script-names": script_names,
     "rows-once": rows_once,
     "part-closed": part_closed,
 }
