@@ -10,6 +10,7 @@ that disappeared, and what the wheel holds of all that.
 from collections import Counter, defaultdict
 from inspect import isfunction
 from pathlib import Path
+from textwrap import fill
 
 import tvm
 import tvm_ffi
@@ -153,7 +154,13 @@ for (importer, imported), count in graph.eager.items():
 for at in range(len(names)):
     ax.add_patch(Rectangle((at + 0.5, at - 0.5), 1, 1, fc=MUTED, alpha=0.35))
 ax.set(xlim=(-0.5, len(names) + 0.5), ylim=(len(names) - 0.5, -0.5))
-ax.set_xticks(range(len(columns)), columns, rotation=60, ha="left")
+ax.set_xticks(
+    range(len(columns)),
+    columns,
+    rotation=60,
+    ha="left",
+    rotation_mode="anchor",
+)
 ax.set_yticks(range(len(names)), names)
 ax.xaxis.tick_top()
 ax.tick_params(length=0)
@@ -170,7 +177,15 @@ inner = {
     edge: n for edge, n in graph.eager.items() if set(edge) <= set(packages)
 }
 (knot,) = cycles(inner)
-print(len(knot), "packages:", " ".join(sorted(knot)))
+print(len(knot), "packages:")
+print(
+    fill(
+        " ".join(sorted(knot)),
+        64,
+        subsequent_indent="  ",
+        initial_indent="  ",
+    )
+)
 print("outside:", " ".join(sorted(set(packages) - knot)))
 print("imports against the load order:")
 for (importer, imported), count in sorted(against.items()):
