@@ -47,7 +47,6 @@ def test_cells_show_code_output_figures_and_origin(story) -> None:
         ```
 
         ```{gallery-cell} silent
-        :show: code
         ```
 
         ```{gallery-cell} refused
@@ -96,7 +95,7 @@ def test_only_pages_that_show_a_script_are_read_again(story) -> None:
         ("```{gallery-cell} 1-part/story:shwon\n```", r"one\.md:3.*no cell 'shwon'; it has \[shown, figure, refused, silent\]"),
         ("```{gallery-cell} 1-part/stroy:shown\n```", r"one\.md:3.*no gallery script '1-part/stroy'; there is \[1-part/story\]"),
         ("```{gallery-cell} shown\n```", r"one\.md:3.*'shown' names no script"),
-        ("```{gallery-cell} 1-part/story:silent\n```", r"one\.md:3.*printed and drew nothing"),
+        ("```{gallery-cell} 1-part/story:silent\n:show: both\n```", r"one\.md:3.*printed and drew nothing"),
         ("```{gallery-cell} 1-part/story:figure\n```", r"one\.md:3.*say in ':alt:'"),
         ("```{gallery-cell} 1-part/story:shown\n:lines: 4-9\n```", r"one\.md:3.*printed 5 lines, not 9"),
         ("```{gallery-cell} 1-part/story:shown\n:lines: x\n```", r"one\.md:4.*is not a range of lines"),
