@@ -11,6 +11,7 @@ too. One module has one purpose:
 ``figures``               palette, diagrams, charts, and the sphinx-gallery scraper for light and dark
 ``running_example``       the small network that the whole book follows
 ``isolate``               run a program that may crash in a process of its own
+``native``                headers of C++ objects, the native call stack, arrays at chosen addresses
 ========================  ==================================================================
 """
 
