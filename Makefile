@@ -29,7 +29,7 @@ test: env ## Run the tests (more options: PYTESTOPTS="...")
 
 live: env ## Serve the book on this machine, and rebuild it at every save
 	@$(RUN) -m sphinx_autobuild $(SPHINX_ARGS) --port 0 --watch gallery --watch src --watch conf.py \
-	  --re-ignore '/book/gallery/' --re-ignore '/_build/' --re-ignore '/__pycache__/' \
+	  --ignore book/gallery --ignore _build --re-ignore '/__pycache__/' --re-ignore '\.mo$$' \
 	  --re-ignore '/\.[^/]*$$' --re-ignore '~$$' --re-ignore '/4913$$'
 
 lint: env ## Check style, spelling and the rules of the book; changes nothing
