@@ -75,6 +75,7 @@ def test_a_good_tree_has_no_problem(root: Path) -> None:
 # Parts of words keep this file from being found by the rules that it tests.
 UNDONE, HOME, HOST = "TO" + "DO", "/ho" + "me/ann/", "py" + "pi.org"
 FENCE = "```"
+QUESTION = f"{FENCE}{{question}}\nWhy?\n{FENCE}\n"
 
 FIRST, SECOND, PY = "book/1-part/first.md", "book/1-part/page.md", "gallery/1-part/script.py"
 TWO_ROWS = PAGE.replace('["1.4"]', '["1.4", "1.5"]').replace("ms.", "{tvm-py}`a`.")
@@ -95,8 +96,8 @@ BAD = [
     ("typed-number", FIRST, FRONT + "It takes 3.5 ms.\n", 6, "'3.5 ms'"),
     ("typed-number", FIRST, FRONT + "| a | b |\n|---|---|\n| c | 4 GB/s |\n", 8, "'4 GB/s'"),
     ("typed-number", SECOND, PAGE.replace("{gallery-cell} a", "{gallery-cell} a\n:caption: In 3 ms"), 15, "3 ms"),
-    ("front-matter", FIRST, "# Title\n", 1, "no front matter"),
-    ("front-matter", FIRST, "---\ngallery: 1-part/script\n---\n# T\n", 1, "no 'covers:'"),
+    ("front-matter", FIRST, f"# Title\n\n{QUESTION}", 1, "no front matter"),
+    ("front-matter", FIRST, f"---\ngallery: 1-part/script\n---\n# T\n\n{QUESTION}", 1, "no 'covers:'"),
     ("front-matter", FIRST, "---\ncovers: [1.10]\n---\n# T\n", 2, "not quoted"),
     ("front-matter", FIRST, '---\ncovers: "1.5"\n---\n# T\n', 2, "not a list"),
     ("front-matter", FIRST, '---\ncovers: ["1.9"]\n---\n# T\n', 2, "no row '1.9'"),
@@ -196,6 +197,11 @@ def test_python_fences_are_found(root: Path, text: str, line: int) -> None:
 )
 def test_what_is_allowed_is_not_found(root: Path, text: str) -> None:
     (root / "book/1-part/first.md").write_text(FRONT + text + "\n", encoding="utf-8")
+    assert problems(root) == []
+
+
+def test_a_page_that_is_no_chapter_needs_no_front_matter(root: Path) -> None:
+    (root / "book/1-part/first.md").write_text("# Colophon\n", encoding="utf-8")
     assert problems(root) == []
 
 

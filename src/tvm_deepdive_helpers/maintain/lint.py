@@ -417,11 +417,12 @@ _KEYS = {"covers", "gallery", "needs"} | {"orphan", "nosearch", "tocdepth", "mys
 
 
 def front_matter(source: Source, book: Book) -> Found:
-    """A page says which rows of the outline it carries, and names scripts and pages that exist."""
-    index = source.path.endswith("/index.md")
+    """A chapter says which rows of the outline it carries, and names scripts and pages that exist."""
+    # A chapter opens with a question; the other pages (indexes, colophon) carry no rows.
+    chapter = any(directive.name == "question" for directive in source.markdown.of(Directive))
     if source.markdown.front is None:
-        if not index:
-            yield 1, 'the page has no front matter (begin it with ---, covers: ["1.4"] or covers: [], ---)'
+        if chapter:
+            yield 1, 'the chapter has no front matter (begin it with ---, covers: ["1.4"] or covers: [], ---)'
         return
     try:
         data = yaml.safe_load(source.markdown.front)
@@ -435,7 +436,7 @@ def front_matter(source: Source, book: Book) -> Found:
     for key in data:
         if key not in _KEYS:
             yield source.front_line(str(key)), f"unknown key {key!r} (there is {', '.join(sorted(_KEYS))})"
-    if "covers" not in data and not index:
+    if "covers" not in data and chapter:
         yield 1, "no 'covers:' (name the rows of the outline, or write covers: [])"
     yield from _covers(source, book, data.get("covers", []))
     if isinstance(gallery := data.get("gallery"), str):
