@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -57,3 +58,28 @@ def test_ci_runs_what_the_readme_says() -> None:
     script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert re.findall(r"^step make (\w+)$", script, re.M) == ["lint", "html", "test"]
     assert "bash .ci/run" in (ROOT / ".github/workflows/book.yml").read_text(encoding="utf-8")
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_make_alone_lists_every_target() -> None:
+    done = make()
+    assert done.returncode == 0
+    listed = re.findall(r"^  make (\w+) +\S", done.stdout, re.M)
+    phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert phony and set(listed) == set(targets()) == set(phony[1].split()) - {"env"}
+
+
+def test_a_missing_python_is_said() -> None:
+    done = make("env", "PYTHON=no-such-python")
+    assert done.returncode != 0
+    assert "There is no 'no-such-python' on this machine" in done.stderr
+    assert "PYTHON=path/to/python3" in done.stderr
+
+
+def test_symbols_says_what_it_wants() -> None:
+    done = make("symbols", "TVM=")
+    assert done.returncode != 0
+    assert "make symbols TVM=path/to/tvm" in done.stderr
