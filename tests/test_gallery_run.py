@@ -33,7 +33,8 @@ def test_upstream_is_what_the_child_replaces() -> None:
     assert py_source_parser.Block._fields == ("type", "content", "lineno")
 
 
-def test_clean_hides_paths_addresses_and_colours() -> None:
+def test_clean_hides_paths_addresses_times_and_colours() -> None:
+    assert gallery_child.clean("[11:08:03] /project/a.cc:2: Warning", ()) == "[time] /project/a.cc:2: Warning"
     text = "\x1b[31mred\x1b[0m /home/me/book/a.py at 0x7f12a4b6c8d0, constant 0x3f800000"
     assert gallery_child.clean(text, (("/home/me/book/", ""),)) == "red a.py at 0x…, constant 0x3f800000"
 

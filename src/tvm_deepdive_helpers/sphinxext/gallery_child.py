@@ -39,6 +39,9 @@ ANSI = re.compile(r"\x1B(?:[@-Z\\-_]|\[[0-?]*[ -/]*[@-~])")
 #: Addresses of a position-independent executable's heap, stack and libraries on 64-bit Linux.
 ADDRESS = re.compile(r"\b0x(?:7[0-9a-f]|5[5-6])[0-9a-f]{8,10}\b")
 
+#: The time of day with which TVM's C++ begins a line of its log.
+CLOCK = re.compile(r"^\[\d\d:\d\d:\d\d\]", re.M)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -68,11 +71,11 @@ class Job:
 
 
 def clean(text: str, replace: tuple[tuple[str, str], ...]) -> str:
-    """Output as the book shows it: no colours, no path of this machine, no addresses."""
+    """Output as the book shows it: no colours, no path of this machine, no addresses, no time of day."""
     text = ANSI.sub("", text).replace("\r\n", "\n")
     for old, new in replace:
         text = text.replace(old, new)
-    return ADDRESS.sub("0x…", text).expandtabs()
+    return CLOCK.sub("[time]", ADDRESS.sub("0x…", text)).expandtabs()
 
 
 class _Capture:
