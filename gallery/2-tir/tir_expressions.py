@@ -2,8 +2,8 @@
 Expressions of TIR: every node class, its types and its rules
 =============================================================
 
-The expression and type classes of the installed release with their fields, and
-what Python operators do before a node is made: promote types, fold constants.
+The expression and type classes of the installed release with their fields,
+and what Python operators do before a node is made: promote types, fold constants.
 """
 
 # %% cell: setup
@@ -289,7 +289,8 @@ for name in map(str, ir.Op.list_op_names()):
         kind = ir.Op.get(name).get_attr("TCallEffectKind")
         title = "not set" if kind is None else KINDS[int(kind)]
         by_kind.setdefault(title, []).append(name)
-wanted = "prim.likely prim.if_then_else tirx.exp tirx.call_pure_extern tirx.tvm_struct_get"
+wanted = "prim.likely prim.if_then_else tirx.exp tirx.call_pure_extern"
+wanted += " tirx.tvm_struct_get"
 wanted += " tirx.call_extern tirx.tvm_call_packed tirx.tvm_storage_sync"
 wanted += " tirx.tvm_access_ptr tirx.assume tirx.break_loop"
 for title, names in sorted(by_kind.items()):

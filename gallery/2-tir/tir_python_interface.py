@@ -7,6 +7,7 @@ function, with what each of them refuses and what it costs.
 """
 
 # %% cell: setup
+import builtins
 import cProfile
 import importlib
 import linecache
@@ -329,7 +330,7 @@ def f(A: T.Buffer((8,), "float32")):
     A[0] = T.float32(1)
 """
 with expect_error(OSError, match="source code"):
-    exec(TEXT, {"__name__": "generated"})
+    builtins.exec(TEXT, {"__name__": "generated"})
 
 # The cure: tell Python's line cache what the made-up file contains.
 linecache.cache["<generated>"] = (
@@ -339,7 +340,7 @@ linecache.cache["<generated>"] = (
     "<generated>",
 )
 space = {"__name__": "generated"}
-exec(compile(TEXT, "<generated>", "exec"), space)
+builtins.exec(compile(TEXT, "<generated>", "exec"), space)
 print("parsed:", space["f"].attrs["global_symbol"])
 with expect_error(tvm.error.DiagnosticError, match="__future__"):
     tvm.script.from_source(TEXT)

@@ -2,8 +2,8 @@
 Reading and rewriting TIR: visitors and mutators
 ================================================
 
-The four functions of tvm_ffi that walk IR, a visitor that counts the work of a
-kernel, a mutator that unrolls loops, and a pass made of it.
+The four functions of tvm_ffi that walk IR, a visitor that counts the work of
+a kernel, a mutator that unrolls loops, and a pass made of it.
 """
 
 # %% cell: setup
@@ -208,7 +208,7 @@ show(halved)
 
 
 def unroll(func, limit):
-    """Replace serial loops of at most ``limit`` iterations by their bodies."""
+    """Replace serial loops of at most ``limit`` rounds by their bodies."""
 
     def on_for(loop):
         constant = isinstance(loop.extent, tirx.IntImm) and loop.step is None
