@@ -3,7 +3,8 @@ Expressions of TIR: every node class, its types and its rules
 =============================================================
 
 The expression and type classes of the installed release with their fields,
-and what Python operators do before a node is made: promote types, fold constants.
+and what Python operators do before a node is made: promote types, fold
+constants.
 """
 
 # %% cell: setup

@@ -281,7 +281,7 @@ def collatz(start: T.int64, steps: T.Buffer((2,), "int32")):
     x: T.int64 = start
     steps[0] = 0
     while x != 1:
-        if x % 2 == 0:  # noqa: SIM108
+        if x % 2 == 0:
             x = x // 2
         else:
             x = 3 * x + 1
