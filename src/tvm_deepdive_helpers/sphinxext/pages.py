@@ -102,7 +102,9 @@ class GalleryStatus(SphinxDirective):
         ]
         total = sum(row["seconds"] for row in rows)
         body.append([_("all scripts"), str(sum(row["cells"] for row in rows)), f"{total:.1f}", "", "", ""])
-        return [table(head, body, widths=[40, 8, 10, 14, 14, 14])]
+        made = table(head, body, widths=[40, 8, 10, 14, 14, 14])
+        made["classes"].append("gallery-status")
+        return [made]
 
     def _link(self, script: str, title: str) -> nodes.Node:
         return _doc_link(self.env, f"/{cells.gallery_out(self.env).name}/{script}", title)
