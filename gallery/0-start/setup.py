@@ -74,10 +74,10 @@ for operation in dict.fromkeys(row["operation"] for row in rows):
 # %% check
 dead = [row for row in rows if "SIGSEGV" in row["ended"]]
 assert ended.ok, ended.stderr
+assert ended.stdout.split() == ["save_json", "dumps", "deepcopy"]
 assert {row["ffi"] for row in dead} == {"0.1.15.post1", "0.1.15.post2"}
 assert {row["innermost"] for row in dead} == {"tvm::ffi::ToJSONGraph"}
 
-# %% cell: glued
 glue("tvm", importlib.metadata.version("apache-tvm"))
 glue("ffi", importlib.metadata.version("apache-tvm-ffi"))
 glue("newest-tried", releases[-1])
@@ -122,18 +122,36 @@ print(type(executable).__name__, type(y).__name__, y.shape)
 print("equal to numpy:", np.allclose(y.numpy(), want, atol=1e-3))
 
 # %% check
+import json
+
 assert np.allclose(y.numpy(), want, atol=1e-3)
+assert not np.array_equal(y.numpy(), want)  # "up to rounding"
+state = MLP.__getstate__()
+assert list(state) == ["handle"]
+assert "root_index" in json.loads(state["handle"])
 
 # %% cell: helpers
 same = running_example.arguments()
-print(all(np.array_equal(a, b) for a, b in zip(same, args, strict=True)))
-print(np.array_equal(running_example.reference(*same), want))
-print(tvm_ffi.structural_equal(running_example.MLP, MLP))
+equal = [np.array_equal(a, b) for a, b in zip(same, args, strict=True)]
+print("arguments:", all(equal))
+print("reference:", np.array_equal(running_example.reference(*same), want))
+print("module:   ", tvm_ffi.structural_equal(running_example.MLP, MLP))
+
+# %% check
+assert all(equal)
+assert tvm_ffi.structural_equal(running_example.MLP, MLP)
+assert np.array_equal(running_example.reference(*same), want)
 
 # %% cell: solution-shape
-wide = np.zeros((9, 64), "float32")
+tensors = [tvm.runtime.tensor(a) for a in args]
+nine = tvm.runtime.tensor(np.zeros((9, 64), "float32"))
 with expect_error(RuntimeError, match="mismatch to specified constant"):
-    vm["main"](*[tvm.runtime.tensor(a) for a in [wide, *args[1:]]])
+    vm["main"](nine, *tensors[1:])
+double = tvm.runtime.tensor(np.zeros((8, 64), "float64"))
+with expect_error(ValueError, match="expect Tensor with dtype float32"):
+    vm["main"](double, *tensors[1:])
+with expect_error(tvm.error.InternalError, match="expects 5 arguments"):
+    vm["main"](*tensors[:4])
 
 # %% cell: solution-stdin
 program = """
