@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tvm_deepdive_helpers.maintain import ffi_matrix, release_dates
+from tvm_deepdive_helpers.maintain import ffi_matrix, pull_requests, release_dates
 
 
 def test_innermost_frame_of_tvm():
@@ -47,3 +47,33 @@ def test_release_dates(tmp_path):
         ("v0.9.0", "2020-01-02"),
         ("v0.10.0", "2021-03-04"),
     ]
+
+
+def test_pull_requests(tmp_path):
+    checkout = tmp_path / "tvm"
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "tag.gpgsign=false"]
+    env = {"GIT_AUTHOR_DATE": "2020-01-02T12:00:00Z", "GIT_COMMITTER_DATE": "2020-01-02T12:00:00Z"}
+    env["PATH"] = "/usr/bin:/bin:/usr/local/bin"
+
+    def git(*args):
+        subprocess.run(["git", *identity, *args], cwd=checkout, env=env, check=True, capture_output=True)
+
+    checkout.mkdir()
+    git("init", "--quiet")
+    (checkout / "a").write_text("a")
+    (checkout / "b").write_text("b")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "Two files (#7)")
+    git("commit", "--quiet", "--allow-empty", "--message", 'Revert "Two files (#7)" (#8)')
+    git("tag", "v0.9.0")
+    git("tag", "v0.10.0")
+    found = pull_requests.pull_request(checkout, 7, "v0.10.0", "why, so")
+    assert (found.date, found.release, found.files, found.what) == ("2020-01-02", "v0.9.0", 2, "why, so")
+    assert pull_requests.pull_request(checkout, 8, "v0.10.0").files == 0
+    with pytest.raises(LookupError, match="#9"):
+        pull_requests.pull_request(checkout, 9, "v0.10.0")
+    table = tmp_path / "pulls.csv"
+    pull_requests.main(["--checkout", str(checkout), "--tag", "v0.10.0", "--into", str(table), "7=why, so"])
+    origin, *lines = table.read_text().splitlines()
+    assert origin.startswith("# generated: python -m")
+    assert [row["what"] for row in csv.DictReader(lines)] == ["why, so"]
