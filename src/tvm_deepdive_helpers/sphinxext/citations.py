@@ -31,7 +31,7 @@ from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
-from sphinx.errors import ExtensionError
+from sphinx.errors import ExtensionError, NoUri
 from sphinx.locale import get_translation
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
@@ -457,7 +457,11 @@ def _cells(app: Any, docname: str, place: Place, pages: list[str]) -> Iterator[n
         if paragraph.children:
             paragraph += nodes.Text(", ")
         title = _page_title(app.env, page)
-        paragraph += make_refnode(app.builder, docname, page, None, nodes.inline(title, title))
+        label = nodes.inline(title, title)
+        try:
+            paragraph += make_refnode(app.builder, docname, page, None, label)
+        except NoUri:  # a page that stands in no toctree is not part of a PDF
+            paragraph += label
     yield _cell(paragraph)
 
 
