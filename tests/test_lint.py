@@ -200,6 +200,11 @@ def test_what_is_allowed_is_not_found(root: Path, text: str) -> None:
     assert problems(root) == []
 
 
+def test_a_printed_program_may_run_in_a_namespace_of_its_own(root: Path) -> None:
+    (root / "gallery/1-part/script.py").write_text(SCRIPT + 'exec("a = 1", {})\n', encoding="utf-8")
+    assert problems(root) == []
+
+
 def test_a_page_that_is_no_chapter_needs_no_front_matter(root: Path) -> None:
     (root / "book/1-part/first.md").write_text("# Colophon\n", encoding="utf-8")
     assert problems(root) == []

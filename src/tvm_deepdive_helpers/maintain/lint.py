@@ -541,7 +541,7 @@ def script_width(source: Source, book: Book) -> Found:
 
 
 def script_code(source: Source, book: Book) -> Found:
-    """No star imports, no exec, and the script checks what it shows."""
+    """No star imports, no exec in the script's own namespace, and the script checks what it shows."""
     if source.tree is None:
         return
     checks = False
@@ -553,8 +553,12 @@ def script_code(source: Source, book: Book) -> Found:
             )
         elif isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-            if isinstance(node.func, ast.Name) and name == "exec":
-                yield node.lineno, f"{name}(…) (write the code out: TVMScript cannot even be parsed from it)"
+            if isinstance(node.func, ast.Name) and name == "exec" and len(node.args) + len(node.keywords) == 1:
+                yield (
+                    node.lineno,
+                    "exec(text) (write the code out: TVMScript cannot even be parsed from it; a program that TVM"
+                    " printed may run in a namespace of its own, exec(text, names))",
+                )
             checks = checks or name.startswith("assert_") or name == "expect_error"
         checks = checks or isinstance(node, ast.Assert)
     if not checks:
