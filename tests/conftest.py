@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONF = """
 import os, sys
 sys.path.insert(0, {src!r})
-extensions = ["myst_parser", "sphinx_design", "sphinx_exercise", "sphinx_gallery.gen_gallery", "tvm_deepdive_helpers.sphinxext"]
+extensions = [
+    "myst_parser", "sphinx_design", "sphinx_exercise", "sphinx_gallery.gen_gallery", "tvm_deepdive_helpers.sphinxext",
+]
 myst_enable_extensions = ["colon_fence"]
 project = "Mini"
 html_theme = "basic"
@@ -26,8 +28,10 @@ nitpicky = True
 suppress_warnings = ["config.cache"]
 sphinx_gallery_conf = dict(
     examples_dirs="../gallery", gallery_dirs="gallery", filename_pattern=r"\\.py$", nested_sections=True,
-    within_subsection_order="FileNameSortKey", image_scrapers=("tvm_deepdive_helpers.sphinxext.scraper.scraper",), capture_repr=(),
-    write_computation_times=False, min_reported_time=1e9, download_all_examples=False, show_signature=False, reset_modules=(),
+    within_subsection_order="FileNameSortKey", capture_repr=(),
+    image_scrapers=("tvm_deepdive_helpers.sphinxext.scraper.scraper",),
+    write_computation_times=False, min_reported_time=1e9, download_all_examples=False, show_signature=False,
+    reset_modules=(),
 )
 """
 
@@ -74,8 +78,8 @@ class Book:
     def command(self, *args: str, builder: str = "html") -> list[str]:
         out = self.root / "_build" / builder
         return [
-            sys.executable, "-m", "sphinx", "-c", str(self.root), "-b", builder, "-d", str(self.root / "_build" / "doctrees" / builder),
-            str(self.root / "book"), str(out), "-W", "--keep-going", *args,
+            sys.executable, "-m", "sphinx", "-c", str(self.root), "-b", builder, "-d", str(self.root / "_build" /
+            "doctrees" / builder), str(self.root / "book"), str(out), "-W", "--keep-going", *args,
         ]  # fmt: skip
 
     def env(self) -> dict[str, str]:
@@ -84,8 +88,8 @@ class Book:
     def build(self, *args: str, builder: str = "html", timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run ``sphinx-build``; the result's ``stdout`` holds both streams."""
         return subprocess.run(
-            self.command(*args, builder=builder), cwd=self.root, env=self.env(), text=True, timeout=timeout, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            self.command(*args, builder=builder), cwd=self.root, env=self.env(), text=True, timeout=timeout,
+            check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def good_build(self, *args: str, builder: str = "html") -> str:

@@ -92,8 +92,14 @@ def test_only_pages_that_show_a_script_are_read_again(story) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("```{gallery-cell} 1-part/story:shwon\n```", r"one\.md:3.*no cell 'shwon'; it has \[shown, figure, refused, silent\]"),
-        ("```{gallery-cell} 1-part/stroy:shown\n```", r"one\.md:3.*no gallery script '1-part/stroy'; there is \[1-part/story\]"),
+        (
+            "```{gallery-cell} 1-part/story:shwon\n```",
+            r"one\.md:3.*no cell 'shwon'; it has \[shown, figure, refused, silent\]",
+        ),
+        (
+            "```{gallery-cell} 1-part/stroy:shown\n```",
+            r"one\.md:3.*no gallery script '1-part/stroy'; there is \[1-part/story\]",
+        ),
         ("```{gallery-cell} shown\n```", r"one\.md:3.*'shown' names no script"),
         ("```{gallery-cell} 1-part/story:silent\n:show: both\n```", r"one\.md:3.*printed and drew nothing"),
         ("```{gallery-cell} 1-part/story:figure\n```", r"one\.md:3.*say in ':alt:'"),
@@ -154,7 +160,9 @@ def test_boxes_facts_and_solution(story) -> None:
         assert re.search(rf'class="[^"]*admonition[^"]*\b{kind}\b|class="[^"]*\b{kind}\b[^"]*admonition', html), kind
     assert "<details" in html
     assert html.index("Count the <em>lines</em>") < html.index("line 4")
-    assert re.search(r"Reading time: about 1 min\. Read first: Page first\. Run on TVM [\d.]+\w*, \d{4}-\d\d-\d\d\.", text), text
+    assert re.search(
+        r"Reading time: about 1 min\. Read first: Page first\. Run on TVM [\d.]+\w*, \d{4}-\d\d-\d\d\.", text
+    ), text
     for builder in ("latex", "gettext"):
         story.good_build(builder=builder)
 
@@ -170,3 +178,13 @@ def test_status_page_lists_every_script(story) -> None:
     story.script("third", "# %% cell: o\nprint('o')\n")
     story.good_build()
     assert "third" in story.text("status")
+
+
+def test_parallel_reading_gives_the_same_pages(story) -> None:
+    for number in range(9):
+        story.page(f"page{number}", f"{{glue}}`1-part/story:count`\n\n```{{gallery-cell}} 1-part/story:shown\n```")
+    story.good_build("-j", "2")
+    first = {number: story.html(f"page{number}") for number in range(9)}
+    story.good_build("-E")
+    assert first == {number: story.html(f"page{number}") for number in range(9)}
+    assert story.read_pages(story.good_build("-v", "-j", "2")) == set()

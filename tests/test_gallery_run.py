@@ -1,4 +1,6 @@
-"""The runner: scripts run once, in a process of their own, and a script that fails stops the build with a clear word."""
+"""The runner: scripts run once, in a process of their own, and a script that fails stops the build with a clear
+word.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,15 @@ def test_upstream_is_what_the_child_replaces() -> None:
     assert list(inspect.signature(gen_rst.execute_code_block).parameters) == [
         "compiler", "block", "example_globals", "script_vars", "gallery_conf", "file_conf",
     ]  # fmt: skip
-    assert list(inspect.signature(gen_rst.generate_file_rst).parameters) == ["fname", "target_dir", "src_dir", "gallery_conf"]
-    assert {"set_std_and_reset_position", "restore_std", "write", "flush", "fileno", "isatty"} <= set(vars(gen_rst._LoggingTee))
+    assert list(inspect.signature(gen_rst.generate_file_rst).parameters) == [
+        "fname",
+        "target_dir",
+        "src_dir",
+        "gallery_conf",
+    ]
+    assert {"set_std_and_reset_position", "restore_std", "write", "flush", "fileno", "isatty"} <= set(
+        vars(gen_rst._LoggingTee)
+    )
     source = inspect.getsource(gen_rst._get_code_output)
     assert "logging_tee.output.getvalue()" in source
     assert "_LoggingTee(src_file)" in inspect.getsource(gen_rst._check_reset_logging_tee)
@@ -86,7 +95,14 @@ def test_the_key_covers_script_helpers_data_and_versions(tmp_path, monkeypatch) 
 
     helpers = tmp_path / "tvm_deepdive_helpers"
     helpers.mkdir()
-    for name, text in {"__init__": "", "a": "from . import b\n", "b": "x = 1\n", "c": "", "figures": "", "book": ""}.items():
+    for name, text in {
+        "__init__": "",
+        "a": "from . import b\n",
+        "b": "x = 1\n",
+        "c": "",
+        "figures": "",
+        "book": "",
+    }.items():
         (helpers / f"{name}.py").write_text(text)
     monkeypatch.setattr(gallery_run, "HELPERS", helpers)
     path = tmp_path / "s.py"
@@ -125,7 +141,11 @@ def test_the_key_covers_script_helpers_data_and_versions(tmp_path, monkeypatch) 
         ("import os; os._exit(0)", 10, "ended itself with exit code 0"),
         ("import os; os.abort()", 11, "killed by SIGABRT"),
         ("import ctypes; ctypes.string_at(0)", 11, "killed by SIGSEGV"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 10, "killed by SIGKILL, in the block that begins here"),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            10,
+            "killed by SIGKILL, in the block that begins here",
+        ),
         ("while True: pass", 11, "no end after 2 s"),
         ("import subprocess; subprocess.Popen(['sleep', '60'])", None, "it left processes running: sleep 60"),
         ("open('litter.txt', 'w').write('x')", None, "litter.txt beside itself"),

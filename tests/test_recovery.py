@@ -9,6 +9,13 @@ import time
 import pytest
 
 
+DIE = """
+def setup(app):
+    import os
+    app.connect("env-check-consistency", lambda *args: os.environ.get("DIE") and os._exit(9))
+"""
+
+
 def _fill(book, word: str) -> None:
     for name in ("aa", "bb", "cc"):
         book.script(name, f"# %% cell: x\nimport time\nprint('{name} says {word}')\ntime.sleep(0.15)\n")
@@ -25,7 +32,9 @@ def _is_right(book, word: str) -> None:
 
 
 def test_killed_twenty_times_then_right(book) -> None:
-    """Twenty SIGKILLs at random moments of twenty builds, each of changed content; then one build that must be right."""
+    """Twenty SIGKILLs at random moments of twenty builds, each of changed content; then one build that must be
+    right.
+    """
     _fill(book, "first")
     started = time.monotonic()
     book.good_build()
@@ -39,25 +48,18 @@ def test_killed_twenty_times_then_right(book) -> None:
     _is_right(book, "last")
 
 
-def test_killed_between_environment_and_pages(book) -> None:
-    """The case stock Sphinx gets wrong: the environment is saved, the pages are not written, and nothing looks changed."""
+def test_killed_between_environment_and_pages(book, monkeypatch) -> None:
+    """Stock Sphinx gets this wrong: the environment is saved, the pages are not, and nothing looks changed."""
     _fill(book, "old")
     book.good_build()
     _fill(book, "new")
-    book.write(
-        "conf.py",
-        (book.root / "conf.py").read_text()
-        + "def setup(app):\n    import os\n    app.connect('env-check-consistency', lambda *a: os.environ.get('DIE') and os._exit(9))\n",
-    )
+    conf = (book.root / "conf.py").read_text()
+    book.write("conf.py", conf + DIE)
     book.good_build()  # the changed configuration alone makes Sphinx read everything once
     _fill(book, "newer")
-    import os
-
-    os.environ["DIE"] = "1"
-    try:
-        assert book.build().returncode == 9
-    finally:
-        del os.environ["DIE"]
+    monkeypatch.setenv("DIE", "1")
+    assert book.build().returncode == 9
+    monkeypatch.delenv("DIE")
     assert "aa says new\n" in book.text("p_aa") + "\n"
     book.good_build()
     _is_right(book, "newer")

@@ -28,7 +28,8 @@ RECORD = records.Record(
 
 def test_what_stands_in_a_snapshot() -> None:
     assert snapshots.snapshot(RECORD) == (
-        "gallery/1-part/story.py\n\n== glued\nn = 5\nms (varies)\n\n== cell shown\n1\ntwo\n\n== cell timed\n(varies)\n\n== block 4\n2\n(figure)\n"
+        "gallery/1-part/story.py\n\n== glued\nn = 5\nms (varies)\n\n== cell shown\n1\ntwo\n\n"
+        "== cell timed\n(varies)\n\n== block 4\n2\n(figure)\n"
     )
 
 

@@ -1,8 +1,9 @@
-"""Snapshots: the normalised output of every cell, kept under ``tests/snapshots`` so that a change of output is a readable diff.
+"""Snapshots: the normalised output of every cell, kept under ``tests/snapshots`` so that a change of output is a
+readable diff.
 
 ``python -m tvm_deepdive_helpers.maintain.snapshots accept`` takes the outputs of the last build (``make accept``);
-``… compare`` prints the difference and ends with status 1 when there is one. Outputs and values that are marked ``varies``
-are not part of a snapshot; that the cell printed anything at all still is.
+``… compare`` prints the difference and ends with status 1 when there is one. Outputs and values that are marked
+``varies`` are not part of a snapshot; that the cell printed anything at all still is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from tvm_deepdive_helpers.sphinxext import records
 ROOT = Path(__file__).resolve().parents[3]
 RECORDS = ROOT / "book" / "gallery"
 SNAPSHOTS = ROOT / "tests" / "snapshots"
+#: TVM prints symbolic sizes in the newer syntax of Python 3.12 and later, so snapshots hold for one minor version.
+REFERENCE_PYTHON = (3, 11)
 
 
 def snapshot(record: records.Record) -> str:
@@ -50,7 +53,9 @@ def accepted(folder: Path) -> dict[str, str]:
 
 def difference(old: str, new: str, name: str) -> str:
     """A unified diff of two snapshots; empty when they are the same."""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), f"accepted {name}", f"now {name}", lineterm="", n=2)
+    lines = difflib.unified_diff(
+        old.splitlines(), new.splitlines(), f"accepted {name}", f"now {name}", lineterm="", n=2
+    )
     return "\n".join(lines)
 
 
@@ -60,11 +65,16 @@ def compare(built: Path = RECORDS, kept: Path = SNAPSHOTS) -> list[str]:
     problems = []
     for name in sorted(old.keys() | new.keys()):
         if name not in new:
-            problems.append(f"tests/snapshots/{name}.txt: there is no record of gallery/{name}.py; build the book, or run `make accept`")
+            problems.append(
+                f"tests/snapshots/{name}.txt: there is no record of gallery/{name}.py; "
+                "build the book, or run `make accept`"
+            )
         elif name not in old:
             problems.append(f"gallery/{name}.py has no snapshot; look at its page, then run `make accept`")
         elif old[name] != new[name]:
-            problems.append(difference(old[name], new[name], name) + "\nIf this is right, run `make accept` and commit the change.")
+            problems.append(
+                difference(old[name], new[name], name) + "\nIf this is right, run `make accept` and commit the change."
+            )
     return problems
 
 

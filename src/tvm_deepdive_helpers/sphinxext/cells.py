@@ -1,6 +1,7 @@
 """Directives ``gallery-cell`` and ``solution-cell``: show a cell of a script, and what it really printed and drew.
 
-The page depends on the record of the script (:mod:`.records`), so it is read again when the script ran again, and only then.
+The page depends on the record of the script (:mod:`.records`), so it is read again when the script ran again, and
+only then.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def load_record(env: Any, target: str) -> tuple[records.Record, str]:
         script = env.metadata[env.docname].get("gallery") or front_matter(env).get("gallery", "")
         if not script:
             raise records.RecordError(
-                f"{target!r} names no script; write 'part/script:{target}', or 'gallery: part/script' in the front matter"
+                f"{target!r} names no script; write 'part/script:{target}', "
+                "or 'gallery: part/script' in the front matter"
             )
     path = records.record_path(gallery_out(env), script)
     env.note_dependency(str(path))
@@ -94,8 +96,8 @@ class GalleryCell(SphinxDirective):
     def cell_node(self, target: str) -> nodes.Node:
         record, name = load_record(self.env, target)
         cell = record.cell(name)
-        # Without ':show:' a cell shows its code and whatever it printed; the snapshot guards what that is. With ':show: both' or
-        # ':show: output' a silent cell is an error here already.
+        # Without ':show:' a cell shows its code and whatever it printed; the snapshot guards what that is. With
+        # ':show: both' or ':show: output' a silent cell is an error here already.
         show = self.options.get("show")
         box = nodes.container(classes=["gallery-cell"])
         self.set_source_info(box)
@@ -125,12 +127,15 @@ class GalleryCell(SphinxDirective):
             if "show" not in self.options:
                 return
             raise records.RecordError(
-                f"cell {cell.name!r} of gallery/{record.script}.py printed and drew nothing; use ':show: code', or let it print"
+                f"cell {cell.name!r} of gallery/{record.script}.py printed and drew nothing; "
+                "use ':show: code', or let it print"
             )
         if cell.output.strip():
             box += self._literal(self._cut(cell), self.options.get("language", "text"), "cell-output")
         if cell.images and "alt" not in self.options:
-            raise records.RecordError(f"cell {cell.name!r} of gallery/{record.script}.py draws a figure; say in ':alt:' what it shows")
+            raise records.RecordError(
+                f"cell {cell.name!r} of gallery/{record.script}.py draws a figure; say in ':alt:' what it shows"
+            )
         for image in cell.images:
             box += self._image(record, image)
 
@@ -166,7 +171,13 @@ class GalleryCell(SphinxDirective):
         label = _("%(script)s, cell %(cell)s") % {"script": f"gallery/{record.script}.py", "cell": cell.name}
         target = f"/{gallery_out(self.env).name}/{record.script}"
         reference = addnodes.pending_xref(
-            "", nodes.inline(label, label), refdomain="std", reftype="doc", reftarget=target, refexplicit=True, refwarn=True,
+            "",
+            nodes.inline(label, label),
+            refdomain="std",
+            reftype="doc",
+            reftarget=target,
+            refexplicit=True,
+            refwarn=True,
             refdoc=self.env.docname,
         )
         paragraph = nodes.paragraph("", "", reference, classes=["cell-origin"], translatable=False)

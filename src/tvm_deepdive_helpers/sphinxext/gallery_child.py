@@ -1,8 +1,8 @@
 """What happens inside the process that runs one gallery script.
 
-sphinx-gallery 0.22 runs scripts inside the Sphinx process, one after the other in one set of registries, captures only what
-Python writes, and hands nobody the output of a single block. Here its own ``generate_file_rst`` runs in a forked child,
-with three of its functions replaced *in that child only*:
+sphinx-gallery 0.22 runs scripts inside the Sphinx process, one after the other in one set of registries, captures
+only what Python writes, and hands nobody the output of a single block. Here its own ``generate_file_rst`` runs in a
+forked child, with three of its functions replaced *in that child only*:
 
 ``_LoggingTee``
     writes to a file that also is file descriptors 1 and 2, so that the output of C++ and of subprocesses lands in the
@@ -143,8 +143,8 @@ def die_with_parent(signum: int) -> None:
 def main(job: Job, trace_path: Path, result_path: Path) -> None:
     """Run one script and write its page and record; never returns.
 
-    The result file holds JSON: ``{"ok": true}``, or ``{"ok": false, "line": …, "error": …, "traceback": …}``. A process that ends
-    without a result file was killed, or ended itself.
+    The result file holds JSON: ``{"ok": true}``, or ``{"ok": false, "line": …, "error": …, "traceback": …}``. A
+    process that ends without a result file was killed, or ended itself.
     """
     os.setsid()
     die_with_parent(signal.SIGKILL)
@@ -169,7 +169,9 @@ def main(job: Job, trace_path: Path, result_path: Path) -> None:
         result = {
             "ok": False,
             "line": frames[-1].lineno if frames else None,
-            "error": clean(shown or type(err).__name__, job.replace) if not isinstance(err, SystemExit) else f"SystemExit({err.code!r})",
+            "error": clean(shown or type(err).__name__, job.replace)
+            if not isinstance(err, SystemExit)
+            else f"SystemExit({err.code!r})",
             "traceback": clean("".join(traceback.format_list(frames)), job.replace),
         }
     with contextlib.suppress(Exception):
@@ -206,7 +208,7 @@ def _run(job: Job, capture: _Capture, trace_path: Path) -> None:
                 output=capture.getvalue().strip("\n"),
                 images=tuple(Path(path).name for path in paths[drawn:]),
                 varies=bool(head and head.varies),
-                fails=book.EXPECTED_ERRORS > errors,
+                fails=errors < book.EXPECTED_ERRORS,
             )
         )
         return rst

@@ -1,13 +1,13 @@
 """Run every gallery script that has to run, before sphinx-gallery looks at the gallery.
 
-Each script runs in a process of its own, forked from one helper process that imported TVM once (the Sphinx process itself never loads
-TVM: it may fork readers with ``-j``, and a fork beside a threaded native library can hang). When sphinx-gallery's own
-pass follows, every page is there and up to date, and it runs nothing.
+Each script runs in a process of its own, forked from one helper process that imported TVM once (the Sphinx process
+itself never loads TVM: it may fork readers with ``-j``, and a fork beside a threaded native library can hang). When
+sphinx-gallery's own pass follows, every page is there and up to date, and it runs nothing.
 
-A script is *current* when its stamp, written last, names the same key as now and every file it lists is unchanged. The key
-covers the script, the helper modules it imports, the recorded data it reads, this runner, and the versions of Python,
-TVM, tvm-ffi, NumPy, matplotlib and sphinx-gallery. So a process killed at any moment leaves no stamp, and the next build runs the
-script again.
+A script is *current* when its stamp, written last, names the same key as now and every file it lists is unchanged.
+The key covers the script, the helper modules it imports, the recorded data it reads, this runner, and the versions of
+Python, TVM, tvm-ffi, NumPy, matplotlib and sphinx-gallery. So a process killed at any moment leaves no stamp, and the
+next build runs the script again.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def is_current(stamp: Path, key: str) -> bool:
     """Whether the run that wrote ``stamp`` had this key, and left files that nobody changed since."""
     try:
         content = json.loads(stamp.read_text(encoding="utf-8"))
-        return content["key"] == key and all(_hash(stamp.parent / name) == value for name, value in content["files"].items())
+        return content["key"] == key and all(
+            _hash(stamp.parent / name) == value for name, value in content["files"].items()
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -140,7 +142,12 @@ def _outputs(out_dir: Path, stem: str) -> list[Path]:
     # The dot after the stem keeps `ir` from claiming the files of `ir_nodes`.
     pages = [p for p in out_dir.glob(f"{stem}.*") if not p.name.endswith(STAMP)]
     images = re.compile(rf"sphx_glr_{re.escape(stem)}_(\d{{3}}(_dark)?|thumb)\.\w+")
-    pictures = [p for folder in ("images", "images/thumb") for p in (out_dir / folder).glob(f"sphx_glr_{stem}_*") if images.fullmatch(p.name)]
+    pictures = [
+        p
+        for folder in ("images", "images/thumb")
+        for p in (out_dir / folder).glob(f"sphx_glr_{stem}_*")
+        if images.fullmatch(p.name)
+    ]
     return sorted(pages + pictures)
 
 
@@ -238,7 +245,12 @@ def _replacements(app: Any) -> tuple[tuple[str, str], ...]:
     if spec and spec.origin:
         pairs[f"{Path(spec.origin).parent.parent}/"] = ""
     root = Path(app.confdir).resolve()
-    pairs |= {f"{root}/": "", f"{sys.prefix}/": "<venv>/", f"{sys.base_prefix}/": "<python>/", f"{tempfile.gettempdir()}/": "<tmp>/"}
+    pairs |= {
+        f"{root}/": "",
+        f"{sys.prefix}/": "<venv>/",
+        f"{sys.base_prefix}/": "<python>/",
+        f"{tempfile.gettempdir()}/": "<tmp>/",
+    }
     pairs |= {str(root): ".", str(Path.home()): "~"}
     return tuple(sorted(pairs.items(), key=lambda pair: -len(pair[0])))
 
@@ -318,7 +330,12 @@ def _run_all(stale: list[tuple[gallery_child.Job, str, list[Path]]], root: Path,
             except EOFError:
                 failure, seconds = Failure(job.script.name, None, "the process that runs the gallery ended"), 0.0
             logger.info(
-                "[%*d/%d] %-55s %6.1f s%s", len(str(len(stale))), number, len(stale), f"gallery/{job.script.name}.py", seconds,
+                "[%*d/%d] %-55s %6.1f s%s",
+                len(str(len(stale))),
+                number,
+                len(stale),
+                f"gallery/{job.script.name}.py",
+                seconds,
                 "" if failure is None else "  FAILED",
             )
             if failure is not None:
@@ -408,20 +425,27 @@ def run_one(job: gallery_child.Job, state: dict[str, int] | None = None) -> Fail
         left = _end_group(pid, grace=GRACE if status is not None else 0.0)
         if status is None:
             _, status = os.waitpid(pid, 0)
-            reason = f"no end after {job.script.timeout:g} s, killed; a script may ask for more with '# gallery: timeout=SECONDS'"
+            reason = (
+                f"no end after {job.script.timeout:g} s, killed; "
+                "a script may ask for more with '# gallery: timeout=SECONDS'"
+            )
             return Failure(job.script.name, _dumped_line(trace, job) or _block_line(trace), reason)
         state.pop("pid", None)
         if result.is_file():
             answer = json.loads(result.read_text(encoding="utf-8"))
             if answer["ok"] and left:
-                return Failure(job.script.name, None, f"it left processes running: {', '.join(left)}; stop what you start")
+                return Failure(
+                    job.script.name, None, f"it left processes running: {', '.join(left)}; stop what you start"
+                )
             written = _listing(job.src_dir) - before
             if answer["ok"] and written:
                 reason = f"it wrote {', '.join(sorted(written))} beside itself; scripts write to temporary folders only"
                 return Failure(job.script.name, None, reason)
             if answer["ok"]:
                 return None
-            match = re.match(r".*?\.py:(\d+): (.*)", answer["error"], re.S) if "ScriptError" in answer["error"] else None
+            match = (
+                re.match(r".*?\.py:(\d+): (.*)", answer["error"], re.S) if "ScriptError" in answer["error"] else None
+            )
             line = int(match[1]) if match else answer["line"]
             return Failure(job.script.name, line, match[2] if match else answer["error"], answer["traceback"])
         if os.WIFSIGNALED(status):
@@ -477,7 +501,9 @@ def _group_commands(group: int) -> list[str]:
 def _dumped_line(trace: Path, job: gallery_child.Job) -> int | None:
     """The line of the script that ran when faulthandler dumped the stack."""
     with contextlib.suppress(OSError):
-        if found := re.search(rf'File "{re.escape(str(job.script.path))}", line (\d+)', trace.read_text(errors="replace")):
+        if found := re.search(
+            rf'File "{re.escape(str(job.script.path))}", line (\d+)', trace.read_text(errors="replace")
+        ):
             return int(found[1])
     return None
 
@@ -490,8 +516,8 @@ def _block_line(trace: Path) -> int | None:
 
 
 def setup(app: Any) -> dict[str, Any]:
-    # sphinx-gallery loads matplotlib at every start, which is a third of a build that has nothing to do. Only the process
-    # that runs scripts needs it. (tests/test_gallery_run.py watches the name.)
+    # sphinx-gallery loads matplotlib at every start, which is a third of a build that has nothing to do. Only the
+    # process that runs scripts needs it. (tests/test_gallery_run.py watches the name.)
     gen_gallery._import_matplotlib = lambda: None
     # After sphinx-gallery completed its configuration (priority 10), before it generates pages (500).
     app.connect("builder-inited", run_gallery, priority=50)

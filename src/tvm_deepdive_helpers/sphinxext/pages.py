@@ -1,8 +1,8 @@
 """What every page of the book has: its question, its summary, its facts; and the generated status page.
 
-Directives ``question``, ``summary`` and ``design-note`` are admonitions with a fixed place in a page, so that a test can
-ask for them. The facts line below the title is computed: reading time from the words, what to read first from the front
-matter, and the TVM version and date from the records of the scripts that the page shows.
+Directives ``question``, ``summary`` and ``design-note`` are admonitions with a fixed place in a page, so that a test
+can ask for them. The facts line below the title is computed: reading time from the words, what to read first from the
+front matter, and the TVM version and date from the records of the scripts that the page shows.
 """
 
 from __future__ import annotations
@@ -127,7 +127,13 @@ def table(head: list[str], body: list[list[Any]], widths: list[int]) -> nodes.ta
 
 def _doc_link(env: Any, target: str, title: str = "") -> nodes.Node:
     return addnodes.pending_xref(
-        "", nodes.inline(title, title), refdomain="std", reftype="doc", reftarget=target, refexplicit=bool(title), refwarn=True,
+        "",
+        nodes.inline(title, title),
+        refdomain="std",
+        reftype="doc",
+        reftarget=target,
+        refexplicit=bool(title),
+        refwarn=True,
         refdoc=env.docname,
     )
 

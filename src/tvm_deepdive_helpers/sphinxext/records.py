@@ -1,7 +1,7 @@
 """What a script printed, drew and glued: the record that one run leaves for every builder and language.
 
-A record is a JSON file beside the page that sphinx-gallery generates, ``book/gallery/<part>/<script>.cells.json``. It is
-written whole, and only when the script really ran to its end.
+A record is a JSON file beside the page that sphinx-gallery generates, ``book/gallery/<part>/<script>.cells.json``. It
+is written whole, and only when the script really ran to its end.
 """
 
 from __future__ import annotations
@@ -74,14 +74,17 @@ class Record:
         for cell in self.cells:
             if cell.name == name:
                 return cell
-        raise RecordError(f"gallery/{self.script}.py has no cell {name!r}; it has {_names((c.name for c in self.cells if c.name), name)}")
+        names = _names((cell.name for cell in self.cells if cell.name), name)
+        raise RecordError(f"gallery/{self.script}.py has no cell {name!r}; it has {names}")
 
     def value(self, key: str) -> Any:
         """The glued value of that name; :class:`RecordError` lists the names that exist."""
         try:
             return self.glued[key]["value"]
         except KeyError:
-            raise RecordError(f"gallery/{self.script}.py glues no {key!r}; it glues {_names(self.glued, key)}") from None
+            raise RecordError(
+                f"gallery/{self.script}.py glues no {key!r}; it glues {_names(self.glued, key)}"
+            ) from None
 
 
 def _names(names: Iterable[str], wanted: str) -> str:

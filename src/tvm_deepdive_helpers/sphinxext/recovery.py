@@ -1,9 +1,10 @@
 """A build that was killed, or failed, is repaired by the next one without cleaning.
 
-Sphinx compares a page only with its own source file before it writes it. A build that is killed after the environment was saved, and
-before all pages were written, therefore leaves old pages that the next build takes for new. And a page that was written with a
-warning is not read again, so a failed build turns green when it is repeated. Both end here: a marker beside the saved
-environment says that the last build did not end well, and the next one reads and writes every page.
+Sphinx compares a page only with its own source file before it writes it. A build that is killed after the environment
+was saved, and before all pages were written, therefore leaves old pages that the next build takes for new. And a page
+that was written with a warning is not read again, so a failed build turns green when it is repeated. Both end here: a
+marker beside the saved environment says that the last build did not end well, and the next one reads and writes every
+page.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The name by which ``conf.py`` gives sphinx-gallery the book's figure scraper.
 
-sphinx-gallery imports the module of a scraper at every start; this one keeps matplotlib out of builds that draw nothing.
+sphinx-gallery imports the module of a scraper at every start; this one keeps matplotlib out of builds that draw
+nothing.
 """
 
 from __future__ import annotations

@@ -93,7 +93,10 @@ def parse(path: Path, name: str) -> Script:
         match = CELL.match(rest)
         if match is None:
             if "cell" in rest.split(":")[0] and ":" in rest:
-                raise ScriptError(f"{where}:{number}: cannot read {rest.strip()!r}; write '# %% cell: name' or '# %% cell: name, varies'")
+                raise ScriptError(
+                    f"{where}:{number}: cannot read {rest.strip()!r}; "
+                    "write '# %% cell: name' or '# %% cell: name, varies'"
+                )
             continue
         cell_name = match["name"]
         if not NAME.match(cell_name):
@@ -134,8 +137,13 @@ def _data_files(tree: ast.Module, where: str) -> tuple[str, ...]:
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "data":
-            if not (len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)):
-                raise ScriptError(f"{where}:{node.lineno}: data() takes one literal file name, so that the build knows what the script depends on")
+            if not (
+                len(node.args) == 1 and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)
+            ):
+                raise ScriptError(
+                    f"{where}:{node.lineno}: data() takes one literal file name, "
+                    "so that the build knows what the script depends on"
+                )
             names.add(node.args[0].value)
     return tuple(sorted(names))
 
@@ -189,7 +197,7 @@ def _imports(path: Path, package_dir: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level and own:
-                anchor = own[:-node.level] if own[-1] != "__init__" or node.level > 1 else own[:-1]
+                anchor = own[: -node.level] if own[-1] != "__init__" or node.level > 1 else own[:-1]
                 base = ".".join([*anchor, *([node.module] if node.module else [])])
             found.append(base)
             found += [f"{base}.{alias.name}" for alias in node.names]
