@@ -234,7 +234,7 @@ def test_the_command(root: Path) -> None:
     done = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=False)
     assert done.returncode == 1
     *lines, last = done.stdout.splitlines()
-    assert last == f"lint: {len(lines)} problems in 1 files"
+    assert last == f"lint: {len(lines)} problems in 1 file"
     assert all(re.match(r"gallery/1-part/other\.py:\d+: [a-z-]+: .+ \(.+\)$", line) for line in lines), lines
 
 

@@ -691,7 +691,8 @@ def main(argv: list[str] | None = None) -> int:
         print(problem)
     rules = len(RULES) + len(BOOK_RULES)
     if problems:
-        print(f"lint: {len(problems)} problems in {len({p.path for p in problems})} files")
+        files = len({problem.path for problem in problems})
+        print(f"lint: {len(problems)} problem{'s'[: len(problems) > 1]} in {files} file{'s'[: files > 1]}")
         return 1
     print(f"lint: {len(book.sources)} files, {rules} rules, no problem")
     return 0
