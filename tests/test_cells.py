@@ -182,9 +182,14 @@ def test_status_page_lists_every_script(story) -> None:
 
 def test_parallel_reading_gives_the_same_pages(story) -> None:
     for number in range(9):
-        story.page(f"page{number}", f"{{glue}}`1-part/story:count`\n\n```{{gallery-cell}} 1-part/story:shown\n```")
+        story.page(f"page{number}", "{glue}`1-part/story:count`\n\n```{gallery-cell} 1-part/story:shown\n```")
+
+    def pages() -> dict[int, str]:
+        # sphinx-exercise copies its style sheet at the end of the first build, so only later ones know its checksum.
+        return {number: re.sub(r"\?v=\w+", "", story.html(f"page{number}")) for number in range(9)}
+
     story.good_build("-j", "2")
-    first = {number: story.html(f"page{number}") for number in range(9)}
+    first = pages()
     story.good_build("-E")
-    assert first == {number: story.html(f"page{number}") for number in range(9)}
+    assert first == pages()
     assert story.read_pages(story.good_build("-v", "-j", "2")) == set()
