@@ -10,6 +10,7 @@ the time is measured stage by stage.
 # %% cell: source
 import inspect
 import re
+import textwrap
 import time
 
 import numpy as np
@@ -116,12 +117,6 @@ fig, _ = layered_graph(
     title="What becomes of the running example in one build",
 )
 
-# %%
-glue("relax_leaves", len(halves[0]))
-glue("relax_changing", sum(row.changed for row in halves[0]))
-glue("tir_leaves", len(halves[1]))
-glue("tir_changing", sum(row.changed for row in halves[1]))
-
 # %% cell: legalize
 
 
@@ -222,15 +217,15 @@ diff(
 )
 
 # %% cell: leave-out
+quick = tvm.target.Target({"kind": "llvm", "opt-level": 0})
 
 
-def without(name):
-    """Disable one pass, build and run; say in a line how it went."""
+def without(name, trace=False):
+    """Disable one pass, build, run; say in a line how it went."""
     import numpy as np
     import tvm
     from tvm import relax
 
-    from tvm_deepdive_helpers.passes import record
     from tvm_deepdive_helpers.running_example import (
         MLP,
         arguments,
@@ -238,34 +233,52 @@ def without(name):
         reference,
     )
 
+    running, done = [], set()
+
+    @tvm.ir.instrument.pass_instrument
+    class Watch:
+        def run_before_pass(self, mod, info):
+            running.append(str(info.name))
+            if trace:
+                print("in", running[-1], flush=True)
+
+        def run_after_pass(self, mod, info):
+            done.add(running.pop())
+
     # LLVM's own optimiser is off: it takes most of the time.
     target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
-    args = arguments(seed=0)
     try:
-        with record(disabled_pass=[name]) as log:
+        with tvm.transform.PassContext(
+            disabled_pass=[name], instruments=[Watch()]
+        ):
             ex = tvm.compile(MLP, target)
     except tvm.error.InternalError as err:
-        return "fails: " + str(err).splitlines()[0][:50]
-    if log.find(name):
+        stage = running[-1] if running else "code generation"
+        return f"fails in {stage}: {str(err).splitlines()[0]}"
+    if name in done:
         return "runs all the same"
+    args = arguments(seed=0)
     y = relax.VirtualMachine(ex, tvm.cpu())["main"](*as_tensors(args))
     right = np.allclose(y.numpy(), reference(*args), atol=1e-3)
     return "not needed" if right else "WRONG RESULT"
 
 
-def without_isolated(name):
-    """The same in a process of its own, which may die."""
-    program = inspect.getsource(without) + f"\nprint(without({name!r}))"
-    result = run_isolated(program)
-    return result.stdout.strip() if result.ok else result.describe()
-
-
-outcome = {}
-for row in log.changing:
-    # One build dies; another logs a line with the time of day.
-    alone = row.name in ("s_tir.LowerOpaqueBlock", "LowerAllocTensor")
-    outcome[row.name] = (without_isolated if alone else without)(row.name)
-    print(f"{row.name:30}{outcome[row.name]}")
+# One build logs a line with the time of day, another one dies.
+alone = ("LowerAllocTensor", "s_tir.LowerOpaqueBlock")
+crash = run_isolated(
+    inspect.getsource(without)
+    + f"for name in {alone}:\n    print(without(name, trace=True))\n"
+)
+trace = crash.stdout.splitlines()
+outcome = {row.name: "" for row in log.changing}
+outcome[alone[0]] = next(s for s in trace if not s.startswith("in "))
+outcome[alone[1]] = f"{crash.describe()} {trace[-1]}"
+for name, how in outcome.items():
+    outcome[name] = how = how or without(name)
+    how, _, why = how.partition(": ")
+    print(f"{name:30}{how}")
+    if why:
+        print("    " + textwrap.shorten(why, 72, placeholder=" …"))
 
 # %%
 needed = [n for n, s in outcome.items() if s.startswith(("fail", "killed"))]
@@ -310,16 +323,15 @@ for behind in ("CallTIRRewrite", "LowerAllocTensor"):
 # %% cell: wrong-order-error
 late = moved("KillAfterLastUse", "LowerRuntimeBuiltin")
 with expect_error(tvm.error.InternalError, match="kill_tensor"):
-    tvm.compile(MLP, target="llvm", relax_pipeline=late)
+    tvm.compile(MLP, quick, relax_pipeline=late)
 early = moved("VMShapeLower", "ToNonDataflow")
-tvm.compile(MLP, target="llvm", relax_pipeline=early)  # all shapes known
+tvm.compile(MLP, quick, relax_pipeline=early)  # all shapes are known
 with expect_error(tvm.error.InternalError, match="after shape lowering"):
-    tvm.compile(mlp("n"), target="llvm", relax_pipeline=early)
+    tvm.compile(mlp("n"), quick, relax_pipeline=early)
 
 # %%
 late = moved("StaticPlanBlockMemory", "LowerAllocTensor")
 text = late(MLP)["main"].script()
-glue("listed", len(build))
 glue("bytes", sum(planned))
 glue("unplanned", sum(storages(text)))
 
@@ -347,24 +359,24 @@ def build_by_hand(mod, target):
     yield "LLVM: VirtualMachine()", relax.VirtualMachine(exe, tvm.cpu())
 
 
-def milliseconds(mod, target):
-    """Time of each stage of one build."""
-    times, last = {}, time.perf_counter()
-    for stage, _ in build_by_hand(mod, target):
+def timed_build(mod, target):
+    """One build: milliseconds of each stage, and what it made."""
+    times, made, last = {}, {}, time.perf_counter()
+    for stage, result in build_by_hand(mod, target):
         now = time.perf_counter()
-        times[stage] = 1e3 * (now - last)
+        times[stage], made[stage] = 1e3 * (now - last), result
         last = now
-    return times
+    return times, made
 
 
 # %% cell: time, varies
 llvm = tvm.target.Target("llvm")
-rounds = [milliseconds(MLP, llvm) for _ in range(4)]
-ms = {stage: min(r[stage] for r in rounds) for stage in rounds[0]}
+rounds = [timed_build(MLP, llvm) for _ in range(3)]
+ms = {stage: min(r[stage] for r, _ in rounds) for stage in rounds[0][0]}
 orange = {stage: "vermilion" for stage in ms if stage.startswith("LLVM")}
 fig, _ = bar_chart(
     ms,
-    unit="milliseconds, least of 4 builds",
+    unit="milliseconds, least of 3 builds",
     form=".1f",
     color=orange,
     title="Where one build of the running example spends its time",
@@ -373,7 +385,6 @@ fig, _ = bar_chart(
 # %%
 by_llvm = sum(t for stage, t in ms.items() if stage.startswith("LLVM"))
 by_passes = ms["Relax passes"] + ms["TIR passes"]
-glue("ms_llvm", by_llvm, varies=True)
 glue("ms_passes", by_passes, varies=True)
 glue("ms_total", sum(ms.values()), varies=True)
 glue("percent_llvm", 100 * by_llvm / sum(ms.values()), varies=True)
@@ -383,7 +394,7 @@ log.table(times=True)
 
 # %% cell: solution-symbolic
 with record() as dynamic:
-    tvm.compile(mlp("n"), target="llvm")
+    tvm.compile(mlp("n"), quick)
 old = {row.name for row in log.changing}
 print("also change:", [r.name for r in dynamic.changing if r.name not in old])
 with llvm:
@@ -408,11 +419,19 @@ sizes = storages(chain["main"].script())
 print("tensors: 7, storages:", sizes)
 
 # %% cell: solution-fence
-with expect_error(tvm.error.InternalError, match="R.matmul"):
-    tvm.compile(MLP, "llvm", relax_pipeline=lambda mod: mod)
+legal = relax.transform.LegalizeOps()
 with expect_error(tvm.error.InternalError, match="R.call_tir"):
-    legal = relax.transform.LegalizeOps()
-    tvm.compile(MLP, "llvm", relax_pipeline=legal)
+    tvm.compile(MLP, quick, relax_pipeline=legal)
+with expect_error(tvm.error.InternalError, match="R.matmul"):
+    tvm.compile(MLP, quick, relax_pipeline=lambda mod: mod)
+
+bb = relax.BlockBuilder()
+x = relax.Var("x", relax.TensorType(dtype="float32", ndim=2))  # what shape?
+w = relax.Var("w", relax.TensorType((64, 128), "float32"))
+with bb.function("main", [x, w]):
+    bb.emit_func_output(bb.emit(relax.op.matmul(x, w)))
+with expect_error(tvm.error.InternalError, match="R.matmul"):
+    tvm.compile(bb.finalize(), quick)
 
 # %% check
 assert np.allclose(y, expected, atol=1e-3)
@@ -428,7 +447,7 @@ assert needed == [
     "tirx.FlattenBuffer",
     "tirx.MakePackedAPI",
 ]
-assert outcome["s_tir.LowerOpaqueBlock"] == "killed by SIGSEGV"
+assert outcome["s_tir.LowerOpaqueBlock"].startswith("killed by SIGSEGV")
 assert "WRONG RESULT" not in outcome.values()
 assert outcome["tirx.BindTarget"] == "runs all the same"
 assert planned == [4096, 4096, 320]
@@ -439,8 +458,45 @@ assert tvm_ffi.structural_equal(
 )
 # Most of the time is LLVM's, and the passes take less than a half of it.
 assert by_llvm > 2 * by_passes
-made = dict(build_by_hand(MLP, llvm))
-again = made["LLVM: VirtualMachine()"]["main"](*as_tensors(args)).numpy()
-assert np.array_equal(again, y)
+vm_by_hand = rounds[0][1]["LLVM: VirtualMachine()"]
+assert np.array_equal(vm_by_hand["main"](*as_tensors(args)).numpy(), y)
 assert len(sizes) == 3
 assert "s_tir.StmtSimplify" in {r.name for r in dynamic.changing} - old
+assert "relax.force_pure" not in main_after("ToNonDataflow")
+assert "relax.force_pure" in main_after("RemovePurityChecking")
+
+# %% check
+# Without RemovePurityChecking, call_pure_packed reaches the code generator.
+bb = relax.BlockBuilder()
+x = relax.Var("x", relax.TensorType((4,), "float32"))
+with bb.function("main", [x]):
+    packed_call = relax.op.call_pure_packed("f", x, ty_args=[x.ty])
+    bb.emit_func_output(bb.emit(packed_call))
+for disabled in ([], ["RemovePurityChecking"]):
+    with tvm.transform.PassContext(disabled_pass=disabled):
+        try:
+            tvm.compile(bb.get(), quick)
+        except tvm.error.InternalError as err:
+            assert disabled and "R.call_pure_packed" in str(err), err
+        else:
+            assert not disabled
+
+# %% check
+# The range in which the planner reuses a storage: a sixteenth to sixteen
+# times the size. `wide` takes 16 KiB and is dead when `first` is made.
+for shrink, reused in ((16, True), (17, False)):
+    bb = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((4096,), "float32"))
+    end = 4096 // shrink
+    with bb.function("main", [x]):
+        with bb.dataflow():
+            wide = bb.emit(relax.op.exp(x))
+            few = bb.emit(relax.op.strided_slice(wide, [0], [0], [end]))
+            first = bb.emit(relax.op.exp(few))
+            last = bb.emit_output(relax.op.exp(first))
+        bb.emit_func_output(last)
+    with llvm:
+        ranged = relax.get_pipeline("default")(bb.finalize())
+    found = storages(ranged["main"].script())
+    size = 4 * end
+    assert found == [16384, size, size] + [size] * (not reused), found
