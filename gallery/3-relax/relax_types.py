@@ -124,7 +124,7 @@ for known in (
 assert Tensor().dtype == "float32" and Tensor(dtype=None).dtype is None
 assert Tensor().ndim == -1
 assert relax.Var("any", R.Tensor()).ty == Tensor(dtype=None)
-assert R.Tensor((2,), "float32") != Tensor((2,), "float32")
+assert R.Tensor((2,), "float32") == Tensor((2,), "float32")
 with expect_error(AttributeError, match="as_ty", show=False):
     relax.Var("f", R.Callable((Tensor((2,)),), Tensor((2,))))
 
