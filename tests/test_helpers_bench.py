@@ -8,7 +8,18 @@ import time
 import pytest
 
 from tvm_deepdive_helpers import bench
-from tvm_deepdive_helpers.bench import Comparison, Timing, assert_faster, compare, cpu_time, machine_facts, measure
+from tvm_deepdive_helpers.bench import (
+    Comparison,
+    Timing,
+    assert_faster,
+    compare,
+    cpu_time,
+    cpu_timer,
+    machine_facts,
+    measure,
+    numpy_process,
+    race,
+)
 
 
 @pytest.fixture
@@ -105,3 +116,34 @@ def test_machine_facts(monkeypatch, capsys):
     assert "a-name-of-a-machine" not in text and os.getcwd() not in text and os.path.expanduser("~/") not in text
     bench.print_machine()
     assert len(capsys.readouterr().out.splitlines()) == len(facts)
+
+
+def test_race_takes_turns_and_lets_one_sit_out():
+    calls = []
+    result = race(
+        {name: lambda name=name: calls.append(name) or len(calls) for name in "ABC"}, rounds={"A": 2, "B": 1, "C": 2}
+    )
+    assert "".join(calls) == "ABCAC"
+    assert result["A"].samples == (1, 4) and result["B"].samples == (2,)
+    with pytest.raises(ValueError, match="nothing"):
+        race({})
+    with pytest.raises(ValueError, match="rounds=0"):
+        race({"A": lambda: 1.0}, rounds=0)
+
+
+def test_cpu_timer_does_not_count_waiting():
+    assert cpu_timer(lambda: time.sleep(0.05))() < 0.04
+    assert cpu_timer(lambda: sum(range(200_000)))() > 0
+
+
+def test_numpy_process():
+    with numpy_process("import os; a = np.ones(1000); n = 0", "n += a.sum()") as timer:
+        assert 0 <= timer() < 1 and 0 <= timer() < 1
+    check = "assert (os.environ['OPENBLAS_NUM_THREADS'], os.environ['EXTRA']) == ('2', 'x')"
+    with numpy_process("import os", check, threads=2, env={"EXTRA": "x"}) as timer:
+        timer()
+
+
+def test_numpy_process_that_dies():
+    with numpy_process("", "raise SystemExit(3)") as timer, pytest.raises(RuntimeError, match="status 3"):
+        timer()

@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,9 +26,12 @@ __all__ = [
     "assert_faster",
     "compare",
     "cpu_time",
+    "cpu_timer",
     "machine_facts",
     "measure",
+    "numpy_process",
     "print_machine",
+    "race",
 ]
 
 
@@ -178,6 +182,128 @@ def compare(
         for name, func in candidates.items():
             samples[name].append(_sample(func, numbers[name]))
     return Comparison({name: Timing(tuple(times)) for name, times in samples.items()})
+
+
+def cpu_timer(func: Callable[[], object]) -> Callable[[], float]:
+    """Make a timer of a function that works in the calling thread only.
+
+    Parameters
+    ----------
+    func : callable
+        Called without arguments.
+
+    Returns
+    -------
+    callable
+        Calls `func` once and returns the processor time of this thread in seconds. Other than the time by the clock it
+        does not grow while another process has the core.
+    """
+
+    def timer() -> float:
+        start = time.thread_time()
+        func()
+        return time.thread_time() - start
+
+    return timer
+
+
+def race(timers: Mapping[str, Callable[[], float]], *, rounds: int | Mapping[str, int] = 7) -> Comparison:
+    """Let candidates that time themselves run in turn: A B C A B C …
+
+    Parameters
+    ----------
+    timers : mapping of str to callable
+        Each returns the seconds that one run of its candidate took (see `cpu_timer` and `numpy_process`).
+    rounds : int or mapping of str to int
+        Samples of each candidate, the same for all or by name; a slow one may sit out the later rounds.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        If there is no candidate, or a number is too small.
+    """
+    if not timers:
+        raise ValueError("nothing to compare")
+    numbers = dict.fromkeys(timers, rounds) if isinstance(rounds, int) else dict(rounds)
+    _positive(rounds=min(numbers.values()))
+    samples: dict[str, list[float]] = {name: [] for name in timers}
+    for number in range(max(numbers.values())):
+        for name, timer in timers.items():
+            if number < numbers[name]:
+                samples[name].append(timer())
+    return Comparison({name: Timing(tuple(times)) for name, times in samples.items()})
+
+
+_NUMPY_CHILD = """
+import sys, time
+import numpy as np
+namespace = {"np": np}
+exec(sys.argv[1], namespace)
+code = compile(sys.argv[2], "statement", "exec")
+for line in sys.stdin:
+    start = time.process_time()
+    exec(code, namespace)
+    print(time.process_time() - start, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def numpy_process(
+    setup: str, statement: str, *, threads: int = 1, env: Mapping[str, str] | None = None
+) -> Iterator[Callable[[], float]]:
+    """Time a statement of numpy in a process of its own, whose BLAS has a fixed number of threads.
+
+    A BLAS reads its environment variables when it is loaded, and here it is loaded already.
+
+    Parameters
+    ----------
+    setup, statement : str
+        What the process runs once, and for each sample. ``np`` is there.
+    threads : int
+        Value of the variables that limit the threads of OpenBLAS, MKL and OpenMP.
+    env : mapping, optional
+        Further environment variables, such as ``OPENBLAS_CORETYPE``.
+
+    Yields
+    ------
+    callable
+        Runs the statement once and returns the processor time of the process in seconds.
+
+    Raises
+    ------
+    RuntimeError
+        From the callable, if the process has died.
+    """
+    limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    child = subprocess.Popen(
+        [sys.executable, "-c", _NUMPY_CHILD, setup, statement],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **limits, **(env or {})},
+    )
+    assert child.stdin is not None and child.stdout is not None
+
+    def timer() -> float:
+        with contextlib.suppress(BrokenPipeError):
+            print(file=child.stdin, flush=True)
+        answer = child.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the process of numpy ended with status {child.wait()}; its error stands above")
+        return float(answer)
+
+    try:
+        yield timer
+    finally:
+        # No communicate(): it would flush a pipe that may be broken.
+        with contextlib.suppress(BrokenPipeError):
+            child.stdin.close()
+        child.stdout.close()
+        child.wait()
 
 
 def assert_faster(result: Comparison, fast: str, slow: str, factor: float = 1.0) -> None:
