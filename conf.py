@@ -9,6 +9,9 @@ sys.path.insert(0, str(ROOT / "src"))
 # Processes that scripts start find the helpers too.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
 
+# On a machine without a C++ compiler, `make` put one into the environment; any other on the PATH comes first.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+
 project = "TVM Deep Dive"
 author = "The TVM Deep Dive authors"
 project_copyright = "the TVM Deep Dive authors, Apache License 2.0"
