@@ -59,6 +59,7 @@ glue("commit", tvm._version.__commit_id__.removeprefix("g"))
 glue("cpp-runtime", kept["src/runtime"])
 glue("cpp-headers", kept["include/tvm"])
 glue("python-files", python)
+glue("compiler-over-runtime", round(ratio))
 
 # %%
 
