@@ -6,8 +6,7 @@ The problem of a tensor compiler on one matrix product, the ideas of TVM on
 one small function each, and what lived in TVM when.
 """
 
-# %% cell: imports
-
+# %%
 import matplotlib.pyplot as plt
 import numpy as np
 import tvm
@@ -100,10 +99,17 @@ fig, ax = figures.bar_chart(
     log=True,
 )
 
+for key, slow, fast in (
+    ("by-compiling", "Python loops", "compiled, no schedule"),
+    ("by-schedule", "compiled, no schedule", "compiled, scheduled"),
+    ("numpy-ahead", "compiled, scheduled", "numpy"),
+):
+    glue(key, times.ratio(slow, fast), varies=True)
+
 # %% check
-bench.assert_faster(times, "compiled, no schedule", "Python loops", 10)
-bench.assert_faster(times, "compiled, scheduled", "compiled, no schedule")
-bench.assert_faster(times, "numpy", "compiled, scheduled")
+bench.assert_faster(times, "compiled, no schedule", "Python loops", 20)
+bench.assert_faster(times, "compiled, scheduled", "compiled, no schedule", 2)
+bench.assert_faster(times, "numpy", "compiled, scheduled", 1.5)
 assert np.allclose(python_loops(*lists), a @ b, atol=1e-4)
 assert np.allclose(C.numpy(), a @ b, atol=1e-4)
 assert np.allclose(D.numpy(), a @ b, atol=1e-4)
@@ -142,7 +148,12 @@ def unnamed(func):
 
 
 print(from_te.attrs["global_symbol"], from_script.attrs["global_symbol"])
+print(tvm_ffi.structural_equal(from_te, from_script))
 print(tvm_ffi.structural_equal(unnamed(from_te), unnamed(from_script)))
+
+# %% check
+assert not tvm_ffi.structural_equal(from_te, from_script)
+assert tvm_ffi.structural_equal(unnamed(from_te), unnamed(from_script))
 
 # %% cell: add-one-run
 kernel = tvm.compile(from_te, target="llvm")
@@ -187,15 +198,28 @@ for target in (cpu, board):
 
 
 def adds(target):
-    """Lines of the kernel's assembly that add numbers."""
+    """Instructions in the kernel's assembly that add floats."""
     text = tvm.compile(from_te, target=target).mod.inspect_source("s")
-    words = [line.split() for line in text.splitlines()]
-    return {w[0] for w in words if w and w[0] in ADD}
+    lines = [line.strip() for line in text.splitlines()]
+    return [s for s in lines if s.startswith(("adds", "addp", "fadd"))]
 
 
-ADD = {"addss", "addps", "fadd", "fadd.4s"}
-print("llvm   ", adds(cpu))
-print("aarch64", adds(board))
+intel = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu"})
+for name, target in {"x86-64": intel, "aarch64": board}.items():
+    print(name, *adds(target), sep="\n    ")
+
+# %% check
+assert all(s.split()[0] == "addps" for s in adds(intel))
+assert all(".4s" in s for s in adds(board))
+
+# %% cell: codegens
+from tvm.tirx.build import codegen_build
+
+prefix = "target.build."
+names = tvm_ffi.registry.list_global_func_names()
+print(*sorted(n[len(prefix) :] for n in names if n.startswith(prefix)))
+with expect_error(ValueError, match="target.build.vulkan"):
+    codegen_build(tvm.IRModule(), tvm.target.Target("vulkan"))
 
 # %% cell: target-string
 with expect_error(ValueError, match="no longer supported"):
@@ -209,7 +233,7 @@ for name in OLD:
     print(f"tvm.{name:15}", "there" if find_spec(f"tvm.{name}") else "gone")
 print("te.create_schedule:", hasattr(te, "create_schedule"))
 
-# %% cell: lives
+# %%
 from tvm_deepdive_helpers.recorded import data, read_csv
 
 dates = {
@@ -218,36 +242,45 @@ dates = {
 }
 newest = max(dates.values())
 releases = list(dates)
-stays = {row["room"]: row for row in read_csv(data("tvm_rooms.csv"))}
+stays = {}  # a directory that was removed and came back has two rows
+for row in read_csv(data("tvm_rooms.csv")):
+    stays.setdefault(row["room"], []).append(row)
 
-ROWS = [  # each bar: directory, name, colour
-    [("nnvm", "NNVM", "navy"), ("src/relax", "Relax", "navy")],
-    [("src/relay", "Relay", "navy")],
+
+def stay(room, which=-1):
+    """First and last release with a directory; the newest stay by default."""
+    return stays[room][which]
+
+
+ROWS = [  # each bar: stay, name, colour
+    [(stay("nnvm"), "NNVM", "navy"), (stay("src/relax"), "Relax", "navy")],
+    [(stay("src/relay"), "Relay", "navy")],
     [
-        ("src/lang", "first loop IR", "vermilion"),
-        ("src/tir", "TIR", "vermilion"),
-        ("src/tirx", "", "vermilion"),
+        (stay("src/lang"), "first loop IR", "vermilion"),
+        (stay("src/tir"), "TIR", "vermilion"),
+        (stay("src/tirx"), "", "vermilion"),
     ],
     [
-        ("src/schedule", "schedules", "green"),
-        ("src/te/schedule", "schedules of TE", "green"),
+        (stay("src/schedule"), "schedules", "green"),
+        (stay("src/te/schedule"), "schedules of TE", "green"),
     ],
-    [("src/autotvm", "AutoTVM", "green")],
-    [("src/auto_scheduler", "auto_scheduler", "green")],
+    [(stay("src/autotvm"), "AutoTVM", "green")],
+    [(stay("src/auto_scheduler"), "auto_scheduler", "green")],
     [
-        ("src/meta_schedule", "MetaSchedule", "green"),
-        ("src/s_tir", "", "green"),
-    ],
-    [
-        ("src/runtime/graph", "graph runtime", "purple"),
-        ("src/runtime/graph_executor", "graph executor", "purple"),
+        (stay("src/meta_schedule"), "MetaSchedule", "green"),
+        (stay("src/s_tir"), "", "green"),
     ],
     [
-        ("src/runtime/relax_vm", "Relax VM", "purple"),
-        ("src/runtime/vm", "", "purple"),
+        (stay("src/runtime/graph"), "graph runtime", "purple"),
+        (stay("src/runtime/graph_executor"), "graph executor", "purple"),
     ],
-    [("vta", "VTA", "brown")],
-    [("python/tvm/micro", "microTVM", "brown")],
+    [(stay("src/runtime/vm", 0), "Relay VM", "purple")],
+    [
+        (stay("src/runtime/relax_vm"), "Relax VM", "purple"),
+        (stay("src/runtime/vm"), "", "purple"),
+    ],
+    [(stay("vta"), "VTA", "brown")],
+    [(stay("python/tvm/micro"), "microTVM", "brown")],
 ]
 
 
@@ -258,10 +291,10 @@ def until(last):
 
 
 # %% cell: timeline
-fig, ax = figures.new(height=4.2)
+fig, ax = figures.new(height=4.5)
 for number, row in enumerate(ROWS):
     for room, name, color in row:
-        begin, end = dates[stays[room]["first"]], until(stays[room]["last"])
+        begin, end = dates[room["first"]], until(room["last"])
         ax.barh(
             number,
             end - begin,
@@ -292,24 +325,27 @@ ax.spines["left"].set_visible(False)
 fig
 
 # %% check
-glue("relay-until", stays["src/relay"]["last"])
-glue("relax-since", stays["src/relax"]["first"])
-glue("micro-until", stays["python/tvm/micro"]["last"])
-glue("tirx-since", stays["src/tirx"]["first"])
-assert stays["src/relax"]["last"] == releases[-1]
+glue("nnvm-until", stay("nnvm")["last"])
+glue("relay-until", stay("src/relay")["last"])
+glue("relax-since", stay("src/relax")["first"])
+glue("micro-until", stay("python/tvm/micro")["last"])
+glue("tirx-since", stay("src/tirx")["first"])
+glue("vm-again", stay("src/runtime/vm")["first"])
+assert stay("src/relax")["last"] == releases[-1]
 relay_end = {
-    stays[room]["last"]
+    stay(room)["last"]
     for room in (
         "src/relay",
         "src/runtime/graph_executor",
-        "python/tvm/autotvm",
+        "src/autotvm",
         "src/auto_scheduler",
         "src/te/schedule",
     )
 }
 assert len(relay_end) == 1
-assert stays["vta"]["last"] == stays["python/tvm/micro"]["last"]
-assert stays["src/tirx"]["first"] == stays["src/s_tir"]["first"]
+assert stay("src/runtime/vm", 0)["last"] in relay_end
+assert stay("vta")["last"] == stay("python/tvm/micro")["last"]
+assert stay("src/tirx")["first"] == stay("src/s_tir")["first"]
 assert not any(find_spec(f"tvm.{name}") for name in OLD)
 
 # %% cell: solution-vectorize
@@ -318,16 +354,27 @@ _, _, k = wrong.get_loops(wrong.get_sblock("C"))
 with expect_error(s_tir.ScheduleError, from_line="Error message:"):
     wrong.vectorize(k)
 
+# %% check
+assert tvm_ffi.structural_equal(wrong.mod["main"], product)
+assert len(wrong.trace.insts) == 2  # get_sblock and get_loops
+
 # %% cell: solution-bits
 print("bit for bit:", np.array_equal(C.numpy(), D.numpy()))
 print("numpy too:  ", np.array_equal(C.numpy(), a @ b))
 
 # %% check
 assert np.array_equal(C.numpy(), D.numpy())
+assert not np.array_equal(C.numpy(), a @ b)
 
 # %% cell: solution-alias
 shared = tvm.IRModule(dict(MLP.functions_items()))
-print(shared["main"].same_as(MLP["main"]))
+print("same object before:", shared["main"].same_as(MLP["main"]))
 legal = relax.transform.LegalizeOps()(shared)
-print(legal["main"].same_as(MLP["main"]))
-print("R.matmul" in MLP["main"].script())
+print("same object after: ", legal["main"].same_as(MLP["main"]))
+print("original intact:   ", "R.matmul" in MLP["main"].script())
+
+# %% check
+assert shared["main"].same_as(MLP["main"])
+assert not legal["main"].same_as(MLP["main"])
+assert "R.matmul" in MLP["main"].script()
+assert "R.matmul" not in legal["main"].script()
