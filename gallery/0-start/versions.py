@@ -96,8 +96,8 @@ RENAMED = {
     "tvm.tirx.stmt_functor": "tvm_ffi.structural_walk",
 }
 for old, new in RENAMED.items():
-    state = "gone" if resolve(old) is None else "a function"
-    print(f"{old:31} {state:10}  now {new}")
+    state = "gone" if resolve(old) is None else "function"
+    print(f"{old:31} {state:8} {new}")
 
 # %% check
 assert all(resolve(new) is not None for new in RENAMED.values())
