@@ -5,7 +5,8 @@ import subprocess
 
 import pytest
 
-from tvm_deepdive_helpers.maintain import ffi_matrix, pull_requests, release_dates
+from tvm_deepdive_helpers.maintain import ffi_matrix, pull_requests, tree_history
+from tvm_deepdive_helpers.recorded import read_csv
 
 
 def test_innermost_frame_of_tvm():
@@ -39,11 +40,10 @@ def test_release_dates(tmp_path):
     git("tag", "v0.10.0.rc0")
     git("commit", "--quiet", "--allow-empty", "--message", "two", date="2021-03-04T12:00:00Z")
     git("tag", "v0.10.0")
-    table = tmp_path / "releases.csv"
-    release_dates.main(["--checkout", str(checkout), "--into", str(table)])
-    origin, *lines = table.read_text().splitlines()
-    assert origin.startswith("# generated: python -m")
-    assert [tuple(row.values()) for row in csv.DictReader(lines)] == [
+    tree_history.main(["--checkout", str(checkout), "--into", str(tmp_path)])
+    table = tmp_path / "tvm_releases.csv"
+    assert table.read_text().startswith("# generated: python -m tvm_deepdive_helpers.maintain.tree_history")
+    assert [tuple(row.values()) for row in read_csv(table)] == [
         ("v0.9.0", "2020-01-02"),
         ("v0.10.0", "2021-03-04"),
     ]

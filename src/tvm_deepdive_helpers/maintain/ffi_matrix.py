@@ -12,7 +12,6 @@ innermost function of TVM on the stack if a signal ended it.
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.metadata
 import os
 import re
@@ -22,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 from ..isolate import run_isolated
+from ..recorded import write_csv
 
 MODULE = """
 import copy, pickle
@@ -117,15 +117,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--into", type=Path, default=Path("gallery/data/ffi_matrix.csv"))
     args = parser.parse_args(argv)
     found = rows(args.versions)
-    with args.into.open("w", newline="", encoding="utf-8") as stream:
-        stream.write(
-            "# generated: python -m tvm_deepdive_helpers.maintain.ffi_matrix"
-            f" {' '.join(args.versions)}; apache-tvm {importlib.metadata.version('apache-tvm')},"
-            f" Python {sys.version_info.major}.{sys.version_info.minor}, {sys.platform}\n"
-        )
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("ffi", "operation", "ended", "innermost"))
-        writer.writerows(found)
+    python = ".".join(map(str, sys.version_info[:2]))
+    tried = f"apache-tvm {importlib.metadata.version('apache-tvm')}, Python {python}, {sys.platform}"
+    command = f"ffi_matrix {' '.join(args.versions)}; {tried}"
+    write_csv(args.into, command, ("ffi", "operation", "ended", "innermost"), found)
 
 
 if __name__ == "__main__":

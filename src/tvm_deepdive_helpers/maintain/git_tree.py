@@ -6,6 +6,7 @@ The maintenance scripts of this package measure releases that are not installed.
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -95,11 +96,19 @@ def blobs(checkout: Path, object_ids: Iterable[str]) -> Iterator[bytes]:
         at += 1  # the newline that git adds after each blob
 
 
-def line_counts(checkout: Path, object_ids: Iterable[str]) -> Iterator[int]:
-    """Number of lines (newline characters) of blobs, in the order that was asked for."""
-    return (blob.count(b"\n") for blob in blobs(checkout, object_ids))
+def arguments(description: str, *, tag: bool) -> argparse.ArgumentParser:
+    """Options that all commands which read a clone of TVM have in common.
 
-
-def texts(checkout: Path, object_ids: Iterable[str]) -> Iterator[str]:
-    """Texts of blobs, in the order that was asked for."""
-    return (blob.decode("utf-8", "replace") for blob in blobs(checkout, object_ids))
+    Parameters
+    ----------
+    description
+        The docstring of the command; its first line is shown.
+    tag
+        Whether the command reads one release, which then must be named.
+    """
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--checkout", type=Path, required=True, help="a clone of TVM, with tags; bare or not")
+    if tag:
+        parser.add_argument("--tag", required=True, help="a release, such as v0.26.0")
+    parser.add_argument("--into", type=Path, default=Path("gallery/data"), help="output folder")
+    return parser

@@ -11,12 +11,11 @@ Names that a macro puts together are not found: they do not stand in the text.
 
 from __future__ import annotations
 
-import argparse
-import csv
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from .git_tree import files, texts
+from ..recorded import write_csv
+from .git_tree import arguments, blobs, files
 
 _SUFFIXES = {".cc", ".cpp", ".h", ".cu", ".mm"}
 _DEF = re.compile(r'\.\s*def(?:_packed|_method)?\s*\(\s*"([\w.-]*[\w-])"')
@@ -45,32 +44,19 @@ def registrations(text: str) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkout", type=Path, required=True, help="a clone of TVM, with tags")
-    parser.add_argument("--tag", required=True, help="a release, such as v0.26.0")
-    parser.add_argument("--into", type=Path, default=Path("gallery/data"), help="output folder")
-    args = parser.parse_args(argv)
-
+    args = arguments(__doc__, tag=True).parse_args(argv)
     wanted = {
         path: oid
         for path, oid in files(args.checkout, args.tag).items()
         if path.startswith(("src/", "include/")) and PurePosixPath(path).suffix in _SUFFIXES
     }
-    found = texts(args.checkout, wanted.values())
     rows = {
         (name, path)
-        for path, text in zip(wanted, found, strict=True)
-        for name in registrations(text)
+        for path, text in zip(wanted, blobs(args.checkout, wanted.values()), strict=True)
+        for name in registrations(text.decode("utf-8", "replace"))
     }
     into = args.into / f"tvm_global_functions_{args.tag}.csv"
-    with into.open("w", newline="", encoding="utf-8") as stream:
-        stream.write(
-            "# generated: python -m tvm_deepdive_helpers.maintain.global_functions "
-            f"--checkout TVM --tag {args.tag}\n"
-        )
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(("name", "file"))
-        writer.writerows(sorted(rows))
+    write_csv(into, f"global_functions --checkout TVM --tag {args.tag}", ("name", "file"), sorted(rows))
     print(f"{into}: {len(rows)} registrations")
 
 

@@ -9,10 +9,10 @@ A pull request is one commit whose subject ends with its number in brackets::
 from __future__ import annotations
 
 import argparse
-import csv
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from ..recorded import write_csv
 from .git_tree import git, releases, tag_ref
 
 
@@ -87,12 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     for pull in args.pulls:
         number, _, what = pull.partition("=")
         found.append(pull_request(args.checkout, int(number), args.tag, what))
-    with args.into.open("w", newline="", encoding="utf-8") as stream:
-        stream.write("# generated: python -m tvm_deepdive_helpers.maintain.pull_requests --checkout TVM")
-        stream.write(f" --tag {args.tag} --into FILE NUMBER=REMARK ...\n")
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(field.name for field in fields(PullRequest))
-        writer.writerows(map(astuple, found))
+    command = f"pull_requests --checkout TVM --tag {args.tag} --into FILE NUMBER=REMARK ..."
+    write_csv(args.into, command, [field.name for field in fields(PullRequest)], map(astuple, found))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Write which directories of TVM stood in which releases, and where their files went.
+"""Write when TVM's releases were made, which directories stood in them, and where their files went.
 
-Two tables go to ``gallery/data``, derived from the trees of all final releases of a clone::
+Three tables go to ``gallery/data``, derived from all final releases of a clone::
 
     python -m tvm_deepdive_helpers.maintain.tree_history --checkout path/to/tvm
 
+``tvm_releases.csv``
+    One row a release, oldest version first: its tag and the day on which the tagged commit was made.
 ``tvm_rooms.csv``
     One row a directory: first release, last release (the newest one if it still stands), and how
     many files it held in the last one. A directory that went away and came back has two rows.
@@ -14,15 +16,16 @@ Two tables go to ``gallery/data``, derived from the trees of all final releases 
 
 from __future__ import annotations
 
-import argparse
-import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from .git_tree import files, git, releases, tag_ref
+from ..recorded import write_csv
+from .git_tree import arguments, files, git, releases, tag_ref
+
+COMMAND = "tree_history --checkout TVM"
 
 # How deep a directory is followed; everything else is followed to depth 1.
 DEPTH = {
@@ -113,30 +116,20 @@ def moves(name_status: str, rooms: Iterable[str]) -> Counter[tuple[str, str]]:
     return found
 
 
-def write(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file; the first line says where it comes from."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        stream.write(
-            "# generated: python -m tvm_deepdive_helpers.maintain.tree_history --checkout TVM\n"
-        )
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+def release_date(checkout: Path, tag: str) -> str:
+    """Day (year-month-day) on which the tagged commit was made."""
+    return git(checkout, "log", "-1", "--format=%cs", tag_ref(tag)).decode().strip()
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkout", type=Path, required=True, help="a clone of TVM, with tags")
-    parser.add_argument("--until", help="last release to look at (default: the newest)")
-    parser.add_argument("--into", type=Path, default=Path("gallery/data"), help="output folder")
-    args = parser.parse_args(argv)
-
+    args = arguments(__doc__, tag=False).parse_args(argv)
     tags = releases(args.checkout)
-    if args.until:
-        tags = tags[: tags.index(args.until) + 1]
+    dates = [(tag, release_date(args.checkout, tag)) for tag in tags]
+    write_csv(args.into / "tvm_releases.csv", COMMAND, ("release", "date"), dates)
+
     found = stays({tag: files(args.checkout, tag) for tag in tags})
-    write(args.into / "tvm_rooms.csv", Stay._fields, found)
+    write_csv(args.into / "tvm_rooms.csv", COMMAND, Stay._fields, found)
 
     rows = []
     for before, after in pairwise(tags):
@@ -149,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             gone = moves(diff.decode(), ended)
             rows += [(room, after, to, n) for (room, to), n in sorted(gone.items())]
-    write(args.into / "tvm_moves.csv", ("room", "release", "to", "files"), rows)
+    write_csv(args.into / "tvm_moves.csv", COMMAND, ("room", "release", "to", "files"), rows)
     print(f"{len(tags)} releases, {len(found)} stays, {len(rows)} moves in {args.into}")
 
 

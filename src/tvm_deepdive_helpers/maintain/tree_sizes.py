@@ -11,13 +11,12 @@ Python files count; submodules under ``3rdparty`` are not part of the tree.
 
 from __future__ import annotations
 
-import argparse
-import csv
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
-from .git_tree import files, line_counts
+from ..recorded import write_csv
+from .git_tree import arguments, blobs, files
 
 LANGUAGES = {
     **dict.fromkeys((".cc", ".cpp", ".c", ".h", ".hpp", ".cu", ".cuh", ".mm"), "cpp"),
@@ -68,38 +67,19 @@ def count(sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
 
 def measure(checkout: Path, tag: str) -> dict[str, dict[str, int]]:
     """Directory -> sizes, at one tag of a clone of TVM."""
-    counted = {
-        path: oid
-        for path, oid in files(checkout, tag).items()
-        if PurePosixPath(path).suffix in LANGUAGES
-    }
-    return count(dict(zip(counted, line_counts(checkout, counted.values()), strict=True)))
-
-
-def write(table: Mapping[str, Mapping[str, int]], path: Path, tag: str) -> None:
-    """Write the table as CSV; the first line says where it comes from."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        stream.write(
-            f"# generated: python -m {__spec__.name if __spec__ else __name__} "
-            f"--checkout TVM --tag {tag}; lines of C++ and Python by directory\n"
-        )
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(FIELDS)
-        for directory in sorted(table):
-            writer.writerow([directory, *(table[directory][field] for field in FIELDS[1:])])
+    counted = {path: oid for path, oid in files(checkout, tag).items() if PurePosixPath(path).suffix in LANGUAGES}
+    contents = blobs(checkout, counted.values())
+    return count({path: text.count(b"\n") for path, text in zip(counted, contents, strict=True)})
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkout", type=Path, required=True, help="a clone of TVM, with tags")
-    parser.add_argument("--tag", required=True, help="a release, such as v0.26.0")
-    parser.add_argument("--into", type=Path, default=Path("gallery/data"), help="output folder")
-    args = parser.parse_args(argv)
-    into = args.into / f"tvm_tree_{args.tag}.csv"
+    args = arguments(__doc__, tag=True).parse_args(argv)
     table = measure(args.checkout, args.tag)
-    write(table, into, args.tag)
-    print(f"{into}: {len(table)} directories")
+    rows = [[directory, *(sizes[field] for field in FIELDS[1:])] for directory, sizes in sorted(table.items())]
+    into = args.into / f"tvm_tree_{args.tag}.csv"
+    write_csv(into, f"tree_sizes --checkout TVM --tag {args.tag}", FIELDS, rows)
+    print(f"{into}: {len(rows)} directories")
 
 
 if __name__ == "__main__":
