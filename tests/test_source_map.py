@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tvm_deepdive_helpers import recorded, source_map
+from tvm_deepdive_helpers import recorded, source_map, tree_map
 from tvm_deepdive_helpers.maintain import git_tree, global_functions, tree_history, tree_sizes
 
 
@@ -90,12 +90,22 @@ def test_cycles_against_reachability() -> None:
 
 def test_squarify_fills_the_rectangle() -> None:
     sizes = {"a": 6, "b": 6, "c": 4, "d": 3, "e": 2, "f": 2, "g": 1}
-    boxes = source_map.squarify(sizes, 6, 4)
+    boxes = tree_map.squarify(sizes, 6, 4)
     assert boxes["a"] == pytest.approx((0, 0, 3, 2))
     for name, (x, y, width, height) in boxes.items():
         assert width * height == pytest.approx(sizes[name])
         assert min(x, y) >= 0 and x + width <= 6 + 1e-9 and y + height <= 4 + 1e-9
-    assert source_map.squarify({}) == {}
+    assert tree_map.squarify({}) == {}
+
+
+def test_tree_map_writes_names_where_they_fit() -> None:
+    fig, ax = tree_map.tree_map({"large": {"": 50, "part": 48}, "s": {"tiny": 1, "tinier": 1}}, height=3)
+    fig.canvas.draw()
+    texts = [text.get_text() for text in ax.texts if text.get_text()]
+    assert "large\n98" in texts and "part" in texts and "tinier" not in texts
+    (inside,) = (text for text in ax.texts if text.get_text() == "part")
+    box = inside.get_window_extent().transformed(ax.transData.inverted())
+    assert box.x0 >= 0 and box.x1 <= 7
 
 
 @pytest.mark.parametrize("module", [tree_history, tree_sizes, global_functions])
