@@ -7,8 +7,10 @@ which, which pipeline is chosen for which target, how to choose another, and
 what goes wrong.
 """
 
-# %% cell: setup
+# %%
 import inspect
+import os
+import textwrap
 
 import numpy as np
 import tvm
@@ -19,7 +21,7 @@ from tvm.tirx.build import split_host_device_mods
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import layered_graph
-from tvm_deepdive_helpers.ir import cut, show
+from tvm_deepdive_helpers.ir import cut
 from tvm_deepdive_helpers.passes import record
 from tvm_deepdive_helpers.running_example import (
     MLP,
@@ -28,7 +30,11 @@ from tvm_deepdive_helpers.running_example import (
     reference,
 )
 
+# On a machine with a GPU, CUDA C would go on to NVIDIA's compiler.
+os.environ["TVM_COMPILE_FORCE_FALLBACK"] = "1"
+
 llvm = tvm.target.Target("llvm")
+quick = tvm.target.Target({"kind": "llvm", "opt-level": 0})
 args = arguments(seed=0)
 expected = reference(*args)
 
@@ -102,6 +108,17 @@ more = set(inspect.signature(relax.build).parameters)
 more -= set(inspect.signature(tvm.compile).parameters)
 print("only relax.build takes:", sorted(more))
 
+x, *rest = as_tensors(args)
+weights = dict(zip(["w1", "b1", "w2", "b2"], rest, strict=True))
+ex = relax.build(MLP, quick, params=weights)
+with expect_error(tvm.error.InternalError, match="5 arguments"):
+    relax.VirtualMachine(ex, tvm.cpu())["main"](x)
+
+bound = relax.transform.BindParams("main", weights)(MLP)
+vm = relax.VirtualMachine(tvm.compile(bound, quick), tvm.cpu())
+y_bound = vm["main"](x).numpy()
+print("after BindParams:", np.allclose(y_bound, expected, atol=1e-3))
+
 # %% cell: chosen
 
 
@@ -113,7 +130,7 @@ def relax_pass_names(mod, target):
     return [row.name for row in log.rows if row.parent == first]
 
 
-cuda = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host="llvm")
+cuda = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host=quick)
 chosen = {t.kind.name: relax_pass_names(MLP, t) for t in (llvm, cuda)}
 width = max(map(len, chosen["cuda"]))
 print(f"{'':{width}}  llvm  cuda")
@@ -144,20 +161,37 @@ class Noted:
         return y
 
 
+@I.ir_module
+class Impure:
+    @R.function(pure=False)
+    def main(x: R.Tensor((4,), "float32")) -> R.Tensor((4,), "float32"):
+        _ = R.call_packed(
+            "book.note", x, ty_args=(R.Tensor((4,), "float32"),)
+        )
+        y = R.add(x, x)
+        return y
+
+
+back_end = relax.get_default_pipeline(llvm)
 noted = {}
-for name, pipeline in (
-    ("the default", "default"),
-    ("the pipeline of the CPU back end", relax.get_default_pipeline(llvm)),
+for what, mod, pipeline in (
+    ("the default", Noted, "default"),
+    ("CPU back end", Noted, back_end),
+    ("CPU back end, impure", Impure, back_end),
 ):
     calls = []
-    ex = tvm.compile(Noted, llvm, relax_pipeline=pipeline)
+    ex = tvm.compile(mod, quick, relax_pipeline=pipeline)
     vm = relax.VirtualMachine(ex, tvm.cpu())
     vm["main"](tvm.runtime.tensor(np.ones(4, "float32")))
-    noted[name] = len(calls)
-    print(f"{name}: note was called {len(calls)} times")
+    noted[what] = len(calls)
+    print(f"{what}: calls of note: {len(calls)}")
+for what, mod in (("the default", Noted), ("impure", Impure)):
+    kept = "book.note" in tvm.compile(mod, cuda).as_text()
+    noted[f"CUDA, {what}"] = kept
+    print(f"CUDA, {what}: note is in the bytecode: {kept}")
 
 with record(keep_scripts=True) as log:
-    tvm.compile(Noted, llvm, relax_pipeline=pipeline)
+    tvm.compile(Noted, quick, relax_pipeline=back_end)
 lost = next(r for r in log.rows if r.leaf and "book.note" not in r.script)
 print("the call disappears in", lost.name)
 
@@ -179,9 +213,7 @@ ways = {
     "CPU back end": lambda: tvm.compile(
         MLP, llvm, relax_pipeline=relax.get_default_pipeline(llvm)
     ),
-    "registered": lambda: tvm.compile(
-        MLP, llvm, relax_pipeline="book_fused"
-    ),
+    "registered": lambda: tvm.compile(MLP, llvm, relax_pipeline="book_fused"),
 }
 
 
@@ -192,13 +224,14 @@ def kernels(ex):
     return [name for name in called if not name.startswith("vm.")]
 
 
-found = {}
+found, logs = {}, {}
 for way, build in ways.items():
     with record() as log:
         ex = build()
     vm = relax.VirtualMachine(ex, tvm.cpu())
     result = vm["main"](*as_tensors(args)).numpy()
     found[way] = (len(log.rows), len(log.changing), kernels(ex), result)
+    logs[way] = log
     print(f"{way:14}{len(log.rows):3} passes,{len(log.changing):3} change,")
     print(" " * 14 + ", ".join(kernels(ex)))
 
@@ -214,10 +247,12 @@ with expect_error(ValueError, match="candidates are"):
     relax.get_pipeline("fast")
 with expect_error(ValueError, match="candidates are"):
     tirx.get_tir_pipeline("fast")
+with expect_error(ValueError, match="already been registered"):
+    relax.register_pipeline("default")
 with expect_error(tvm.error.InternalError, match="R.call_tir"):
-    tvm.compile(MLP, llvm, relax_pipeline="zero")
+    tvm.compile(MLP, quick, relax_pipeline="zero")
 with expect_error(AssertionError):
-    tvm.compile(MLP, llvm, tir_pipeline=tvm.transform.Sequential([]))
+    tvm.compile(MLP, quick, tir_pipeline=tvm.transform.Sequential([]))
 
 # %% cell: own-tir
 
@@ -236,7 +271,7 @@ def quiet_tir():
 
 
 tirx.register_tir_pipeline("book_announce", quiet_tir)
-ex = tvm.compile(MLP, llvm, tir_pipeline="book_announce")
+ex = tvm.compile(MLP, quick, tir_pipeline="book_announce")
 
 # %% cell: levels
 
@@ -265,16 +300,21 @@ for context in contexts:
     effect.append((listed, len(ran) - listed))
     print(f"in a Sequential {listed}, called {len(ran) - listed}: {context}")
 
-with record() as log:
-    tvm.compile(MLP, llvm)
-levels = {row.opt_level for row in log.rows}
+levels = {}
+for target in (quick, cuda):
+    with record() as log:
+        tvm.compile(MLP, target)
+    levels[target.kind.name] = {row.opt_level for row in log.rows}
 print("levels of all passes of a build:", levels)
 
 # %% cell: context-errors
-with expect_error(AttributeError, match="Invalid config option", max_lines=1):
+with expect_error(AttributeError, match="Invalid", show=False) as refused:
     tvm.transform.PassContext(config={"tir.disable_vectorize": True})
+message, _, options = refused.text().partition(" candidates are: ")
+print(message, "… and the names of", options.count(",") + 1, "options")
+
 with tvm.transform.PassContext(disabled_pass=["LegalizeOp"]):  # a slip
-    tvm.compile(MLP, llvm)
+    tvm.compile(MLP, quick)
 print("a name that no pass has: nothing happens")
 
 # %% cell: host-device
@@ -294,11 +334,9 @@ print("host:  ", sorted(g.name_hint for g in host.functions))
 for target, mod in device.items():
     names = sorted(g.name_hint for g in mod.functions)
     print(f"{target.kind.name}:  ", names)
-show(
-    host["fused_matmul_add_relu"].script(),
-    keep='_kernel"',
-    context=0,
-)
+lines = host["fused_matmul_add_relu"].script().splitlines()
+launch = next(line.strip() for line in lines if "_kernel" in line)
+print(textwrap.fill(launch, 72, subsequent_indent="    "))
 
 # %% cell: cuda-source
 lib = gpu.mod.imports[0]
@@ -307,13 +345,19 @@ source = lib.imports[0].inspect_source()
 at = source.rindex('extern "C" __global__')
 print(cut(source[at:], keep="__global__|__shared__", context=0))
 
+# %% cell: unscheduled
+lonely = tvm.compile(kernel, cuda)  # no loop is bound to threads
+print(lonely.mod.kind, "imports", [m.kind for m in lonely.mod.imports])
+generic = tvm.compile(MLP, cuda, relax_pipeline="default_build")
+lib = generic.mod.imports[0]
+print(lib.kind, "imports", [m.kind for m in lib.imports])
+
 # %%
 glue("passes_relax", passes["Relax module"])
-glue("passes_tir", passes["PrimFunc"])
 glue("passes_zero", found["zero first"][0])
 glue("changing_zero", found["zero first"][1])
 glue("changing_default", found["default"][1])
-glue("passes_cpu", found["CPU back end"][0])
+glue("default_level", tvm.transform.PassContext().opt_level)
 
 # %% cell: solution-which
 with expect_error(ValueError, match="not yet supported"):
@@ -336,11 +380,13 @@ print(kernels(shallow))
 
 # %% check
 assert lost.name == "FoldConstant"
-assert noted == {"the default": 1, "the pipeline of the CPU back end": 0}
+assert list(noted.values()) == [1, 0, 1, False, True]
+assert np.allclose(y_bound, expected, atol=1e-3)
 assert all(np.allclose(f[3], expected, atol=1e-3) for f in found.values())
 assert [len(f[2]) for f in found.values()] == [5, 2, 2, 2]
 assert effect == [(0, 1), (1, 1), (1, 1), (0, 1)]
-assert levels == {0}
+assert not lonely.mod.imports and not lib.imports
+assert levels == {"llvm": {0}, "cuda": {0, 1}}
 assert {"FuseOps", "ApplyDefaultSchedule"} <= set(chosen["cuda"])
 assert set(chosen["cuda"]) - set(chosen["llvm"]) == {
     "AnnotateTIROpPattern",
@@ -351,3 +397,20 @@ assert set(chosen["cuda"]) - set(chosen["llvm"]) == {
 }
 assert set(chosen["llvm"]) <= set(chosen["cuda"])
 assert np.allclose(out, expected, atol=1e-3)
+# After `zero`, LegalizeOps finds nothing to do.
+legalized = [row.changed for row in logs["zero first"].find("LegalizeOps")]
+assert legalized == [True, False]
+
+
+def unused():
+    """A factory that nobody may call."""
+    raise AssertionError
+
+
+tirx.register_tir_pipeline("default", unused)  # replaces without a word …
+tvm.compile(MLP, quick)  # … and "default" still means "s_tir"
+assert relax.get_pipeline().info.name == "f_zero_pipeline"
+with tvm.transform.PassContext(required_pass=["FuseOps"]):
+    with record() as log:
+        tvm.compile(MLP, quick)
+assert not log.find("FuseOps")

@@ -21,7 +21,7 @@ from tvm.tirx.build import codegen_build, split_host_device_mods
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import bar_chart, layered_graph
-from tvm_deepdive_helpers.ir import count, cut, diff, diff_text, show
+from tvm_deepdive_helpers.ir import count, cut, diff_text, show
 from tvm_deepdive_helpers.isolate import run_isolated
 from tvm_deepdive_helpers.passes import PassRecorder, record
 from tvm_deepdive_helpers.running_example import (
@@ -121,8 +121,10 @@ fig, _ = layered_graph(
 
 
 def main_after(name):
-    """The Relax function after a pass, without the types of variables."""
-    return seen[name]["main"].script(show_all_ty=False)
+    """The Relax function after a pass, without what repeats the shapes."""
+    text = seen[name]["main"].script(show_all_ty=False)
+    text = text.replace(", ty_args=(R.Tuple,)", "")
+    return re.sub(r"(alloc_\w+\(.*?R\.shape\(\[.*?\]\)).*", r"\1, …)", text)
 
 
 show(main_after("LegalizeOps"), keep="R.call_tir", context=0)
@@ -210,11 +212,12 @@ glue("lines_after_api", api.lines)
 glue("checks", checks)
 
 # %% cell: intrin
-diff(
+change = diff_text(
     matmul_after("tirx.LowerTVMBuiltin"),
     matmul_after("tirx.LowerIntrin"),
     context=0,
 )
+print(re.sub(r"(?m)^([+-]) +", r"\1 ", change))
 
 # %% cell: leave-out
 quick = tvm.target.Target({"kind": "llvm", "opt-level": 0})
@@ -254,7 +257,7 @@ def without(name, trace=False):
             ex = tvm.compile(MLP, target)
     except tvm.error.InternalError as err:
         stage = running[-1] if running else "code generation"
-        return f"fails in {stage}: {str(err).splitlines()[0]}"
+        return f"fails: in {stage}: {str(err).splitlines()[0]}"
     if name in done:
         return "runs all the same"
     args = arguments(seed=0)
@@ -277,8 +280,8 @@ for name, how in outcome.items():
     outcome[name] = how = how or without(name)
     how, _, why = how.partition(": ")
     print(f"{name:30}{how}")
-    if why:
-        print("    " + textwrap.shorten(why, 72, placeholder=" …"))
+    for line in textwrap.wrap(why, 68, max_lines=2, placeholder=" …"):
+        print("   ", line)
 
 # %%
 needed = [n for n, s in outcome.items() if s.startswith(("fail", "killed"))]
