@@ -20,6 +20,7 @@ from tvm.script import tirx as T
 from tvm_deepdive_helpers import expect_error, nodes
 from tvm_deepdive_helpers.figures import COLORS, alt, new, tint
 from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.running_example import as_tensors
 
 # %% cell: function
 
@@ -65,13 +66,14 @@ vm = relax.VirtualMachine(
     tvm.compile(tvm.IRModule({"main": main}), "llvm"), tvm.cpu()
 )
 four = np.arange(4, dtype="float32")
-print(vm["main"](four, np.float32([7, 8])).shape)
+print(vm["main"](*as_tensors([four, np.float32([7, 8])])).shape)
 with expect_error(ValueError, match="match_cast", max_lines=3):
-    vm["main"](four, np.ones((2, 2), "float32"))
+    vm["main"](*as_tensors([four, np.ones((2, 2), "float32")]))
 
 # %% check
 expected = np.concatenate([np.exp(four) - np.exp(four), [7, 8]])
-assert np.allclose(vm["main"](four, np.float32([7, 8])).numpy(), expected)
+result = vm["main"](*as_tensors([four, np.float32([7, 8])]))
+assert np.allclose(result.numpy(), expected)
 
 # %% cell: shadow
 

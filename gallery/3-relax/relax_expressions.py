@@ -16,6 +16,7 @@ from tvm.script import relax as R
 from tvm_deepdive_helpers import expect_error, glue, nodes
 from tvm_deepdive_helpers.figures import alt, boxes_and_arrows
 from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.running_example import as_tensors
 
 n = tirx.Var("n", "int64")
 x = relax.Var("x", R.Tensor((n, 4), "float32"))
@@ -248,8 +249,8 @@ vm = relax.VirtualMachine(
     tvm.compile(tvm.IRModule({"choose": choose}), "llvm"), tvm.cpu()
 )
 ones, minus = np.ones((2, 4), "float32"), -np.ones((8, 4), "float32")
-assert vm["choose"](True, ones, minus).numpy().shape == (2, 4)
-assert not vm["choose"](False, ones, minus).numpy().any()
+assert vm["choose"](True, *as_tensors([ones, minus])).numpy().shape == (2, 4)
+assert not vm["choose"](False, *as_tensors([ones, minus])).numpy().any()
 
 # %% cell: functions
 
@@ -278,7 +279,7 @@ print("after LambdaLift:", *names)
 # %% check
 numbers = np.arange(4, dtype="float32")
 vm = relax.VirtualMachine(tvm.compile(lifted, "llvm"), tvm.cpu())
-assert np.allclose(vm["main"](numbers).numpy(), 3 * numbers)
+assert np.allclose(vm["main"](*as_tensors([numbers])).numpy(), 3 * numbers)
 assert relax.analysis.free_vars(binding.value)[0].name == "x"
 
 # %% cell: renames
@@ -315,7 +316,8 @@ show(module["main"])
 vm = relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())
 numbers = np.array([[-1, 2, -3, 4]], "float32")
 assert np.allclose(
-    vm["main"](numbers).numpy(), np.maximum(numbers, 0.1 * numbers)
+    vm["main"](*as_tensors([numbers])).numpy(),
+    np.maximum(numbers, 0.1 * numbers),
 )
 
 # %% cell: solution-count

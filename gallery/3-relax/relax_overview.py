@@ -23,6 +23,7 @@ from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import alt, layered_graph
 from tvm_deepdive_helpers.ir import show
 from tvm_deepdive_helpers.passes import PassRecorder
+from tvm_deepdive_helpers.running_example import as_tensors
 from tvm_deepdive_helpers.source_map import python_sizes
 
 # %% cell: module
@@ -66,7 +67,7 @@ rng = np.random.default_rng(0)
 w = rng.standard_normal((8, 4)).astype("float32")
 for rows in (1, 3, 100):
     x = rng.standard_normal((rows, 8)).astype("float32")
-    y = machine["main"](x, w).numpy()
+    y = machine["main"](*as_tensors([x, w])).numpy()
     print(y.shape, np.allclose(y, 0.5 * np.maximum(x @ w, 0), atol=1e-5))
 
 # %% cell: printed
@@ -274,12 +275,15 @@ faster = relax.VirtualMachine(tvm.compile(sch.mod, "llvm"), tvm.cpu())
 x = rng.standard_normal((5, 8)).astype("float32")
 print(
     np.array_equal(
-        faster["main"](x, w).numpy(), machine["main"](x, w).numpy()
+        faster["main"](*as_tensors([x, w])).numpy(),
+        machine["main"](*as_tensors([x, w])).numpy(),
     )
 )
 
 # %% check
 assert sch.mod["main"].same_as(Layer["main"])
 assert np.allclose(
-    faster["main"](x, w).numpy(), 0.5 * np.maximum(x @ w, 0), atol=1e-5
+    faster["main"](*as_tensors([x, w])).numpy(),
+    0.5 * np.maximum(x @ w, 0),
+    atol=1e-5,
 )
