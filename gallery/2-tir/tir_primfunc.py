@@ -149,6 +149,20 @@ print(result.numpy())
 with expect_error(ValueError, match="compact"):
     compiled(copy_compact)(transposed, result)
 
+# %% cell: strided-code
+
+
+def llvm_text(func):
+    library = tirx.build(tvm.IRModule({"main": func}), target="llvm")
+    return library.inspect_source("ll")
+
+
+for func in (copy_compact, copy_strided):
+    text = llvm_text(func.with_attr("tirx.noalias", True))
+    vectors = "load <4 x float>" in text
+    print(f"{func.attrs['global_symbol']}: vector loads {vectors},", end=" ")
+    print("memcpy", "@llvm.memcpy" in text)
+
 # %% cell: offsets
 
 
@@ -194,8 +208,7 @@ def compute_line(alignment):
         for i in range(64):
             B[i] = A[i] + T.float32(1)
 
-    library = tirx.build(tvm.IRModule({"copy": copy}), target="llvm")
-    lines = library.inspect_source("ll").splitlines()
+    lines = llvm_text(copy).splitlines()
     return next(ln for ln in lines if "define" in ln and "compute" in ln)
 
 
