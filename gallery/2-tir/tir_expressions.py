@@ -79,6 +79,7 @@ known = nodes.node_classes("ir.Expr", ["ir", "prim", "tirx", "s_tir"])
 shown = [item for item in known if item.key not in ELSEWHERE]
 print(nodes.field_table(shown))
 glue("classes", len(shown))
+glue("elsewhere", len(ELSEWHERE))
 
 # %% check
 keys = {nodes.node_class(type(example)).key for example in examples}
@@ -179,6 +180,7 @@ folds = {
     "1 + 1 + i": 1 + 1 + i,
     "i * 2 // 2": i * 2 // 2,
     "exp(1.0)": tirx.exp(tirx.const(1.0, "float32")),
+    "float16: 1 + 2": tirx.const(1.0, "float16") + tirx.const(2.0, "float16"),
     "Add(3, 4)": tirx.Add(three, four),
 }
 for written, made in folds.items():
@@ -273,6 +275,10 @@ same = tvm_ffi.structural_equal(
 print("the same as by hand:", same)
 print("ramp + scalar:", tirx.Ramp(i, 1, 4) + j)
 
+# %% cell: lanes
+with expect_error(tvm.error.InternalError, match="Cannot match"):
+    tirx.Ramp(i, 1, 4) + tirx.Ramp(i, 1, 8)
+
 # %% cell: calls
 call = tirx.exp(x)
 print("op  ", call.op.name)
@@ -294,9 +300,16 @@ wanted = "prim.likely prim.if_then_else tirx.exp tirx.call_pure_extern"
 wanted += " tirx.tvm_struct_get"
 wanted += " tirx.call_extern tirx.tvm_call_packed tirx.tvm_storage_sync"
 wanted += " tirx.tvm_access_ptr tirx.assume tirx.break_loop"
-for title, names in sorted(by_kind.items()):
+wanted += " tirx.tile.copy tirx.ctpop"
+for title in [*KINDS, "not set"]:
+    names = by_kind[title]
     some = [name for name in wanted.split() if name in names]
     print(f"{title:15s}{len(names):4d}  {' '.join(some)}")
+
+# %% cell: no-kind
+bits = tirx.call_intrin("int32", "tirx.ctpop", i)
+with expect_error(tvm.error.InternalError, match="TCallEffectKind"):
+    tirx.PrimFunc([i], tirx.Evaluate(bits))
 
 # %% cell: no-op
 
@@ -327,7 +340,8 @@ with analyzer.constraint_scope(i < 8):
 # %% cell: printing
 twin = tirx.Var("i", "int32")
 print(str(i + twin), "|", repr(wide + 1), "|", (i + 1) * 2, "|", i + 1 * 2)
-print((wide + 1).script(int_dtype="int64"), "|", (i + 1).script())
+print((wide + 1).script(int_dtype="int64"), end=" | ")
+print((i + 1).script(int_dtype="int64"))
 
 # %% cell: solution-types
 n = tirx.Var("n", "int64")
@@ -352,6 +366,7 @@ print("row 1, column 7:  ", counterexample)
 # %% check
 assert isinstance(i + 0, tirx.Var) and isinstance(i - i, tirx.Sub)
 assert str((h + 1.5).ty) == "float32" and str((h + 1).ty) == "float16"
+assert np.result_type("int64", "float16") == np.float64
 assert same and prover.can_prove_equal(flat // 6, row)
 for a in range(-9, 10):
     for b in (-3, -2, 2, 3):
