@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-
 DIE = """
 def setup(app):
     import os

@@ -2,7 +2,8 @@
 What this book was built with
 =============================
 
-Versions of everything that ran, and the licence notice of the TVM package that the quotations are cut from.
+Versions of everything that ran, and the licence notice of the TVM package
+that the quotations are cut from.
 """
 
 # %% cell: versions
