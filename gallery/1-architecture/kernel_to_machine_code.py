@@ -9,6 +9,7 @@ by the virtual machine, whose bytecode is read line by line.
 
 # %% cell: kernel
 import ctypes
+import itertools
 import platform
 import re
 import textwrap
@@ -23,11 +24,13 @@ from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import diff_text, strip_llvm
 from tvm_deepdive_helpers.isolate import run_isolated
+from tvm_deepdive_helpers.native import aligned_copy
 from tvm_deepdive_helpers.passes import record
 from tvm_deepdive_helpers.running_example import (
     MLP,
     arguments,
     as_tensors,
+    mlp,
     reference,
 )
 
@@ -46,24 +49,32 @@ print(type(product).__name__, np.allclose(y.numpy(), expected, atol=1e-4))
 # %% cell: packed
 packed = log.find("tirx.MakePackedAPI")[0].script
 lines = packed.splitlines()
-print("symbol:", "__tvm_ffi_product" in ex.mod.inspect_source("ll"))
 for line in lines:
     if "def " in line or "x_type_index" in line or "x_handle:" in line:
-        line = line.strip()
-        print(line if len(line) < 120 else line[:110] + " …")
+        line = line.strip().partition(", (")[0]  # without the message
+        print(textwrap.fill(line, 72, subsequent_indent="    "))
+
+# %%
+glue(
+    "header",
+    int(re.search(r"handle_add_byte_offset\(.*?, (\d+)\)", packed)[1]),
+)
+glue("alignment", int(re.search(r'"storage_alignment", (\d+)', packed)[1]))
 
 # %% cell: checks
-kinds = {}
+checks = []
 for line in lines:
     if found := re.search(r'\("(\w+)", \[(.*?), metadata', line):
         text = "".join(re.findall(r'"(.*?)"', found[2]))
         about, _, argument = text.partition(" on argument #")
         about = about.replace("matmul", "out")
-        kinds.setdefault(argument, []).append(about)
-for argument, about in kinds.items():
-    print(f"argument {argument}:" if argument else "call:")
-    indent = {"initial_indent": "    ", "subsequent_indent": "    "}
-    print(textwrap.fill("; ".join(about), 64, **indent))
+        checks.append((f"argument {argument}" if argument else "call", about))
+number = 1
+for argument, group in itertools.groupby(checks, key=lambda c: c[0]):
+    about = [text for _, text in group]
+    text = f"{number:2}  {argument}: {'; '.join(about)}"
+    print(textwrap.fill(text, 72, subsequent_indent=" " * 8))
+    number += len(about)
 
 # %% cell: refused
 with expect_error(TypeError, match="Expected 3 arguments", max_lines=1):
@@ -140,29 +151,28 @@ status = lib.TVMFFIFunctionCall(
 print("bytes of a cell:", ctypes.sizeof(AnyCell), " status:", status)
 print("same result:", np.array_equal(y2.numpy(), y.numpy()))
 
-# %% cell: unchecked
+# %% cell: unchecked, varies
 
 
 def misaligned():
-    """Hand a kernel data that begins 4 bytes off."""
+    """Hand a kernel an array that begins 4 bytes off."""
     import numpy as np
     import tvm
-    import tvm_ffi
     from tvm import relax
 
+    from tvm_deepdive_helpers.native import aligned_copy
     from tvm_deepdive_helpers.running_example import MLP
 
     relu = relax.transform.LegalizeOps()(MLP)["relu"]
     ex = tvm.compile(relu.with_attr("global_symbol", "relu"), "llvm")
-    memory = np.zeros(8 * 128 + 16, "float32")
-    start = (-memory.ctypes.data // 4) % 16 + 1
-    off = memory[start : start + 1024].reshape(8, 128)
-    out = tvm.runtime.tensor(np.zeros((8, 128), "float32"))
-    ex["relu"](tvm_ffi.from_dlpack(off), out)
+    zeros = np.zeros((8, 128), "float32")
+    ex["relu"](aligned_copy(zeros, offset=4), tvm.runtime.tensor(zeros))
 
 
 crash = run_isolated(misaligned)
-print("4 bytes off:", crash.describe())
+print("a numpy array, 4 bytes off:", crash.describe())
+with expect_error(RuntimeError, match="not aligned"):
+    tvm.runtime.from_dlpack(aligned_copy(x.numpy(), offset=4))
 
 # %% cell: llvm
 
@@ -182,17 +192,21 @@ def llvm_ir(ex):
 plain = llvm_ir(tvm.compile(kernel, x86("x86-64-v3", **{"opt-level": 0})))
 for line in plain.splitlines():
     if line.startswith(("define", "declare")):
-        print(re.sub(r"\) .*", ")", line))
+        line = re.sub(r"\) .*", ")", line)
+        line = re.sub(r"(ptr %\d+, ){3,}", "…, ", line)
+        print(textwrap.fill(line, 72, subsequent_indent="    "))
 
 # %% cell: llvm-loop
 start = plain.index("for_begin_k:")
-print(plain[start : plain.index("\n}", start)])
+loop = plain[start : plain.index("\n}", start)]
+print(re.sub(r" +; preds.*", "", loop))
 
 # %% cell: llvm-check
 start = plain.index("icmp eq i32 %num_args")
 print("  %… =", plain[start : plain.index("\n\n", start)])
 start = plain.index("assert_fail:", start)
-print(plain[start : plain.index("\n\n", start)])
+block = re.sub(" +; preds.*", "", plain[start : plain.index("\n\n", start)])
+print(re.sub(r"(ptr @[.\w]+, ){3,}", "…, ", block))
 
 # %% cell: assembly
 
@@ -247,18 +261,37 @@ for what, found in counts.items():
     print(f"{what:24}{found}")
 
 # %%
+unroll = int(re.search(r"addq +\$(\d+), %r9\b", "\n".join(asm))[1])
+left = int(re.search(r"cmpq +\$(\d+), %r9\b", "\n".join(asm))[1])
+glue("unroll", unroll)
+glue("left", left)
+glue("turns", left // unroll)
+glue("copies", counts["product, x86-64-v3"]["vfmaddss"] // (1 + unroll))
+glue("row_bytes", 4 * w1.shape[1])
+glue("row_floats", w1.shape[1])
 glue("asm_lines", len(asm))
-glue("ll_lines", len(fast.mod.inspect_source("ll").splitlines()))
-glue("checks", sum(map(len, kinds.values())))
+glue("checks", len(checks))
 
 # %% cell: workspace
-fused = relax.get_pipeline("zero")(MLP)["fused_matmul_add_relu"]
-with record(keep_scripts=True) as fused_log:
-    tvm.compile(fused.with_attr("global_symbol", "fused"), "llvm")
-before = fused_log.find("tirx.BF16StorageLegalize")[0].script
-after = fused_log.find("tirx.LowerTVMBuiltin")[0].script
-text = diff_text(before, after, context=0)
-print(re.sub(r"(?m)^([+-]) +", r"\1 ", text))
+
+
+def lowered_builtins(batch):
+    """The fused kernel before and after LowerTVMBuiltin."""
+    fused = relax.get_pipeline("zero")(mlp(batch))["fused_matmul_add_relu"]
+    with record(keep_scripts=True) as log:
+        tvm.compile(fused.with_attr("global_symbol", "fused"), "llvm")
+    names = "tirx.BF16StorageLegalize", "tirx.LowerTVMBuiltin"
+    return [log.find(name)[0].script for name in names]
+
+
+change = diff_text(*lowered_builtins(8), context=0)
+for line in re.sub(r"(?m)^([+-]) +", r"\1 ", change).splitlines():
+    print(textwrap.fill(line, 72, subsequent_indent="      "))
+where = {}
+for batch in (1, 2):
+    pooled = "AllocWorkspace" in lowered_builtins(batch)[1]
+    where[batch * 128 * 4] = "workspace" if pooled else "stack"
+print("# other batches, by bytes of the buffer:", where)
 
 # %% cell: bytecode
 mlp_ex = tvm.compile(MLP, target="llvm")
@@ -319,7 +352,7 @@ glue("kernel_calls", len(kernel_calls))
 
 
 def build_ms(level):
-    """Least time of three builds of the kernel, in milliseconds."""
+    """Least time of three builds of the example, in milliseconds."""
     target = tvm.target.Target({"kind": "llvm", "opt-level": level})
     times = []
     for _ in range(3):
@@ -352,6 +385,8 @@ for name, one in (("noalias", fast), ("may alias", None)):
 assert status == 0
 if platform.machine() in ("x86_64", "AMD64"):
     assert crash.describe() == "killed by SIGSEGV"
+    assert '"target-cpu"="generic"' in ex.mod.inspect_source("ll")
+    assert "mulss" in ex.mod.inspect_source("s")
 assert np.allclose(y.numpy(), expected, atol=1e-4)
 assert np.allclose(out, reference(*inputs), atol=1e-3)
 assert [sorted(found) for found in counts.values()] == [
@@ -361,5 +396,12 @@ assert [sorted(found) for found in counts.values()] == [
     ["vfmaddps"],
 ]
 assert kernel_calls == ["matmul", "add", "relu", "matmul1", "add1"]
-assert sum(map(len, kinds.values())) == packed.count("assert ")
+assert len(checks) == packed.count("assert ")
+assert ctypes.sizeof(AnyCell) == 16
+assert where == {512: "stack", 1024: "workspace"}
+# Fusion leaves two buffers, and StorageRewrite one of them.
+fused = relax.get_pipeline("zero")(MLP)["fused_matmul_add_relu"]
+assert fused.script().count("sblock_alloc_buffer") == 2
+assert lowered_builtins(8)[0].count("alloc_buffer") == 1
+assert unroll * (left // unroll) == left == x.shape[1] - 1
 assert slow > quick
