@@ -186,8 +186,32 @@ def nested(A: T.Buffer((8, 8), "float32")):
             A[i, j] = T.float32(0)
 
 
-with expect_error(tvm.error.InternalError, match="Failed to vectorize") as e:
+@T.prim_func
+def any_count(a: T.handle):
+    n = T.int32()
+    A = T.match_buffer(a, (n,), "float32")
+    for i in T.unroll(n):
+        A[i] = T.float32(0)
+
+
+@T.prim_func
+def leave(A: T.Buffer((8,), "float32")):
+    for i in T.parallel(8):
+        if A[i] > 0:
+            break
+
+
+# The whole message names the target, and that differs between machines.
+with expect_error(
+    tvm.error.InternalError, match="Failed to vectorize", show=False
+) as error:
     compiled(any_length)
+message = str(error.exception)
+print(message[message.index("Failed") : message.index(" for target")])
+with expect_error(tvm.error.InternalError, match="non-constant"):
+    compiled(any_count)
+with expect_error(tvm.error.InternalError, match="irregular loop"):
+    compiled(leave)
 with expect_error(tvm.error.InternalError, match="Nested parallel"):
     compiled(nested)
 
@@ -277,7 +301,7 @@ with expect_error(ValueError, match="too large"):
 
 
 @T.prim_func
-def collatz(start: T.int64, steps: T.Buffer((2,), "int32")):
+def collatz(start: T.int64, steps: T.Buffer((1,), "int32")):
     x: T.int64 = start
     steps[0] = 0
     while x != 1:
@@ -288,11 +312,10 @@ def collatz(start: T.int64, steps: T.Buffer((2,), "int32")):
         steps[0] = steps[0] + 1
         if steps[0] == 100:
             break
-    steps[1] = 1
 
 
 def collatz_steps(start):
-    steps = tvm.runtime.tensor(np.zeros(2, "int32"))
+    steps = tvm.runtime.tensor(np.zeros(1, "int32"))
     compiled(collatz)(start, steps)
     return int(steps.numpy()[0])
 
@@ -320,6 +343,8 @@ stop = tirx.PrimFunc([A, v], body).with_attr("global_symbol", "stop")
 show(stop)
 with expect_error(tvm.error.InternalError, match="tirx.Break"):
     compiled(stop)
+reread = tvm.script.from_source(stop.script())
+print("read back:", reread.body.body.seq[0].then_case)
 
 # %% cell: block
 
@@ -416,7 +441,19 @@ def bound(A: T.Buffer((16,), "float32")):
             A[vi] = twice
 
 
-print(statements(bound.body.block.body))
+@T.prim_func(s_tir=True)
+def declared(A: T.Buffer((16,), "float32")):
+    for i in range(16):
+        with T.sblock("set"):
+            vi = T.axis.spatial(16, i)
+            T.reads(A[vi])
+            T.writes(A[vi])
+            twice = A[vi] * T.float32(2)
+            A[vi] = twice
+
+
+for func in (bound, declared):
+    print(*statements(func.body.block.body))
 
 # %% cell: solution-search
 
@@ -466,6 +503,37 @@ def square(a: T.handle):
 print("equal:", tvm_ffi.structural_equal(by_hand, square))
 
 # %% check
+for func in (bound, declared):
+    ones = tvm.runtime.tensor(np.ones(16, "float32"))
+    compiled(func)(ones)
+    assert (ones.numpy() == 2).all()
+kinds_of_axes = tirx.IterVar.DataPar, tirx.IterVar.CommReduce
+kinds_of_axes += tirx.IterVar.Ordered, tirx.IterVar.Opaque
+assert kinds_of_axes == (0, 2, 3, 4)
+assert type(reread.body.body.seq[0].then_case) is tirx.Evaluate
+no_op, useful = tirx.Evaluate(0), tirx.BufferStore(A, v, [i])
+assert len(tirx.SeqStmt([no_op, useful]).seq) == 2
+assert len(tirx.SeqStmt([no_op, tirx.SeqStmt([useful, useful])]).seq) == 2
+with expect_error(TypeError, match="argument #1", show=False):
+    tirx.AssertStmt(ir.StringImm("ValueError"), i < n, [])
+
+
+@T.prim_func(s_tir=True)
+def allocates(A: T.Buffer((8,), "float32"), C: T.Buffer((8,), "float32")):
+    B = T.alloc_buffer((8,), "float32")
+    for i in range(8):
+        with T.sblock("B"):
+            vi = T.axis.spatial(8, i)
+            B[vi] = A[vi] * T.float32(2)
+    for i in range(8):
+        with T.sblock("C"):
+            vi = T.axis.spatial(8, i)
+            C[vi] = B[vi]
+
+
+sch = s_tir.Schedule(allocates)
+with expect_error(s_tir.ScheduleError, match="output block", show=False):
+    sch.compute_inline(sch.get_sblock("B"))
 assert statements(assign.body).count("AllocBuffer") == 1
 assert tvm_ffi.structural_equal(by_hand, square)
 assert (out.numpy()[:, 7] == [0, 2, 0, 0, 2, 0, 0, 2]).all()
