@@ -117,15 +117,42 @@ print("alias has g:          ", "g" in alias)
 print("labelled has g:       ", "g" in labelled)
 print("functions, taken before:", len(functions), " now:", len(mod.functions))
 
+# %% check
+assert "g" in alias and "g" not in labelled
+before = mod.get_global_var("f")
+mod["f"] = tirx.PrimFunc([], tirx.Evaluate(1))
+assert mod.get_global_var("f").same_as(before)  # a name keeps its object
+
 # %% cell: broken-module
 with expect_error(tvm.error.InternalError, match="same_as"):
     mod[tvm.ir.GlobalVar("f")] = nothing
 print([var.name_hint for var in mod.functions])
+with expect_error(tvm.error.InternalError, match="same_as"):
+    mod.update(tvm.IRModule({"g": nothing}))
+print([var.name_hint for var in mod.functions])
+mod["h"] = "no function"
+print("h" in mod)
 
 # %% check
-assert "g" in alias and "g" not in labelled
-names = [var.name_hint for var in mod.functions]
-assert names.count("f") == 2 and len(mod.get_global_vars()) == 2
+names = sorted(var.name_hint for var in mod.functions)
+assert names == ["f", "f", "g", "g"] and len(mod.get_global_vars()) == 2
+
+
+def subclasses(cls):
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from subclasses(sub)
+
+
+classes = {
+    sub.__tvm_ffi_type_info__.type_key
+    for sub in subclasses(tvm_ffi.Object)
+    if "__tvm_ffi_type_info__" in vars(sub)
+}
+assert {"ir.IRModule", "tirx.PrimFunc", "relax.expr.Function"} <= classes
+glue("classes", len(classes), varies=True)
+for plain in (tvm.runtime.Executable, relax.VirtualMachine):
+    assert not issubclass(plain, tvm_ffi.Object)
 
 # %% cell: functions
 main = MLP["main"]
@@ -185,10 +212,15 @@ with expect_error(tvm.error.InternalError, match="same plevel"):
 # %% check
 assert op.get_attr("FInferType") is not None
 assert exp.has_attr("FLegalize") and exp.get_attr("FLegalize") is None
-glue("op_count", len(tvm.ir.Op.list_op_names()))
+names = [name.partition(".")[0] for name in tvm.ir.Op.list_op_names()]
+glue("op_count", len(names))
+assert names.count("tirx") > 3 * names.count("relax") > 0
 
 # %% cell: target
-cpu = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
+triple = "x86_64-linux-gnu"
+cpu = tvm.target.Target(
+    {"kind": "llvm", "mtriple": triple, "mcpu": "x86-64-v3"}
+)
 gpu = tvm.target.Target("nvidia/nvidia-a100", host="llvm")
 for target in (cpu, gpu):
     print(target.kind.name, list(target.keys), target.host is not None)
@@ -203,6 +235,17 @@ with expect_error(ValueError, match="Unknown config option"):
 
 # %% check
 assert {"cpu"} == set(cpu.keys) and "gpu" in gpu.keys
+UNKNOWN = """
+import tvm
+from tvm import te
+
+A = te.placeholder((8,))
+target = tvm.target.Target({"kind": "llvm", "mcpu": "nonsense"})
+kernel = te.create_prim_func([A, te.compute((8,), lambda i: A[i] + 1)])
+tvm.compile(kernel, target=target)
+"""
+unknown = run_isolated(UNKNOWN)
+assert unknown.ok and "using default `-mcpu=generic`" in unknown.stderr
 
 # %% cell: te
 A = te.placeholder((8,), "float32", "A")
@@ -250,11 +293,10 @@ np.testing.assert_allclose(result.numpy(), expected, atol=1e-3)
 np.testing.assert_array_equal(b.numpy(), np.maximum(a.numpy(), 0))
 
 # %% cell: mutates
+schedule = s_tir.dlight.ApplyDefaultSchedule(s_tir.dlight.gpu.Fallback())
 before = tvm.IRModule({"relu": Net["relu"]})
 with tvm.target.Target("nvidia/nvidia-a100"):
-    after = s_tir.dlight.ApplyDefaultSchedule(s_tir.dlight.gpu.Fallback())(
-        before
-    )
+    after = schedule(before)
 print("returns its argument:", after.same_as(before))
 print("relu was replaced:   ", not before["relu"].same_as(Net["relu"]))
 
@@ -263,9 +305,7 @@ assert after.same_as(before)
 assert before["relu"].attrs["tirx.is_scheduled"]
 safe = tvm.IRModule({"relu": Net["relu"]})
 with tvm.target.Target("nvidia/nvidia-a100"):
-    s_tir.dlight.ApplyDefaultSchedule(s_tir.dlight.gpu.Fallback())(
-        safe.clone()
-    )
+    schedule(safe.clone())
 assert safe["relu"].same_as(Net["relu"])
 
 # %% cell: silent-error
@@ -287,13 +327,26 @@ loud = run_isolated(PROGRAM, env={"TVM_BACKTRACE": "1"})
 assert "Undefined variable: undefined_name" in loud.stderr
 
 # %% cell: solution-kinds
-for name, module in {"MLP": MLP, "legal": legal}.items():
-    found = [type(func).__name__ for func in module.functions.values()]
-    print(name, {kind: found.count(kind) for kind in sorted(set(found))})
-print(sorted(var.name_hint for var in legal.functions))
+
+
+@I.ir_module
+class Twice:
+    @R.function
+    def main(x: R.Tensor((4,), "float32")):
+        with R.dataflow():
+            y = R.add(x, x)
+            z = R.add(y, y)
+            R.output(z)
+        return z
+
+
+for module in (MLP, legal, relax.transform.LegalizeOps()(Twice)):
+    kinds = [type(func).__name__ for func in module.functions.values()]
+    print({kind: kinds.count(kind) for kind in sorted(set(kinds))})
+    print("  ", *sorted(var.name_hint for var in module.functions))
 
 # %% check
-assert len(legal.functions) == 6
+assert len(legal.functions) == 6 and len(module.functions) == 2
 
 # %% cell: solution-op-attr
 
