@@ -140,6 +140,27 @@ tvm_ffi.structural_visit(
 )
 print(seen)
 
+# %% cell: swallowed
+
+
+def descend(loop, visitor):
+    visitor.default_visit(loop)
+
+
+def descend_and_return(loop, visitor):
+    return visitor.default_visit(loop)
+
+
+def first_exp(call, visitor):
+    return tvm_ffi.VisitInterrupt(call)
+
+
+for on_loop in (descend, descend_and_return):
+    found = tvm_ffi.structural_visit(
+        kernel, [(tirx.For, on_loop), (ir.Call, first_exp)]
+    )
+    print(f"{on_loop.__name__:19s}", found and found.value)
+
 # %% cell: map
 
 
@@ -253,7 +274,10 @@ def label_depth(func):
             inner.extent,
             inner.kind,
             inner.body,
-            annotations={"depth": depth},
+            inner.thread_binding,
+            {**inner.annotations, "depth": depth},
+            inner.step,
+            inner.span,
         )
 
     return tvm_ffi.structural_mutate(func, (tirx.For, on_for))
@@ -366,6 +390,19 @@ def bytes_read(func):
 print(bytes_read(kernel), "bytes, expected", (16 * 4 * 2 + 16) * 4)
 
 # %% check
+modes = []
+
+
+def on_any_for(loop, mutator, mode):
+    modes.append(tvm_ffi.structural.InplaceMode(mode).name)
+    return mutator.default_mutate(loop)
+
+
+tvm_ffi.structural_mutate(kernel, (tirx.For, on_any_for))
+assert set(modes) == {"DISALLOW"}
+spans = []
+tvm_ffi.structural_walk(kernel, (ir.Span, spans.append))
+assert spans == [] and kernel.body.span is not None
 assert count_work(kernel) == {"stores": 16 * 4 + 16, "float ops": 16 * 4 * 2}
 assert np.array_equal(run(module), run(unrolled))
 expected = np.zeros((16, 16), "float32")
