@@ -69,21 +69,21 @@ script.ir_builder.base.IRBuilder.get
 s_tir.analysis.verify_well_formed
 tirx.analysis.analysis.verify_tirx_well_formed
 """.split()  # noqa: SIM905
-trace, depth = [], 0
+trace, callers, seen = [], [""], set()
 
 
 def watch(frame, event, arg):
-    """Note the first call of every watched function, with its depth."""
-    global depth
+    """Note every pair of watched caller and callee once, with its depth."""
     module = frame.f_globals.get("__name__", "")
     name = f"{module}.{frame.f_code.co_qualname}".removeprefix("tvm.")
     if name in WATCHED:
         if event == "call":
-            if name not in (seen for _, seen in trace):
-                trace.append((depth, name))
-            depth += 1
+            if (callers[-1], name) not in seen:
+                trace.append((len(callers) - 1, name))
+            seen.add((callers[-1], name))
+            callers.append(name)
         elif event == "return":
-            depth -= 1
+            callers.pop()
 
 
 sys.setprofile(watch)
@@ -432,6 +432,25 @@ with tempfile.TemporaryDirectory() as folder:
     sys.path.remove(folder)
 
 # %% check
+with expect_error(
+    tvm.error.DiagnosticError, match="not impl.*Try", show=False
+):
+
+    @T.prim_func
+    def tries(A: T.Buffer((8,), "float32")):
+        try:
+            A[0] = T.float32(1)
+        except ValueError:
+            A[1] = T.float32(1)
+
+
+@T.prim_func
+def cells(A: T.Buffer((8,), "float32")):
+    parts = [A[k] for k in range(1, 4)]
+    A[4] = parts[0]
+
+
+assert "parts_2: T.float32 = A[3]" in cells.script()
 assert tvm_ffi.structural_equal(built, increment)
 assert tvm_ffi.structural_equal(loaded, increment)
 assert by_import > by_string
