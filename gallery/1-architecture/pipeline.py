@@ -124,6 +124,7 @@ def main_after(name):
     """The Relax function after a pass, without what repeats the shapes."""
     text = seen[name]["main"].script(show_all_ty=False)
     text = text.replace(", ty_args=(R.Tuple,)", "")
+    text = text.replace('), dtype="float32")', "), …)")
     return re.sub(r"(alloc_\w+\(.*?R\.shape\(\[.*?\]\)).*", r"\1, …)", text)
 
 
@@ -182,7 +183,7 @@ show(builder.get().as_text(), lines=13)
 def matmul_after(name):
     """The loops of the first matrix product after a pass."""
     text = seen[name]["matmul"].script()
-    return text[text.index("    for i0") :]
+    return textwrap.dedent(text[text.index("    for i0") :])
 
 
 for name in (
