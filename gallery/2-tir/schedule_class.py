@@ -119,7 +119,12 @@ registered = [
     for name in tvm_ffi.registry.list_global_func_names()
     if name.startswith("s_tir.schedule.")
 ]
-methods = [n for n in registered if n.startswith("s_tir.schedule.Schedule")]
+methods = [
+    name
+    for name in registered
+    if name.startswith("s_tir.schedule.Schedule")
+    and not name.startswith("s_tir.schedule.ScheduleState")
+]
 glue("schedule_functions", len(registered))
 glue("schedule_methods", len(methods))
 
@@ -281,8 +286,13 @@ print("found:", two.get(two.get_sblock("Y")).name_hint)
 alone = s_tir.Schedule(tvm.IRModule({"f": chain}))
 print("one function that is not called main:", alone.func_working_on)
 
+marked = chain.with_attr("tirx.is_entry_func", True)
+entry = s_tir.Schedule(tvm.IRModule({"f": marked, "g": product}))
+print("an entry function:", entry.func_working_on.name_hint)
+
 # %% check
 assert two.get(two.get_sblock("C", func_name="f")).name_hint == "C"
+assert entry.func_working_on.name_hint == "f"
 assert alone.func_working_on is None
 
 # %% cell: lookup
@@ -383,9 +393,13 @@ with expect_error(
     from_line="The errors are",
 ):
     checked.merge(checked.get_loops("Y")[0], checked.get_loops("Z")[0])
+print("module is changed:", "i_m" in checked.mod.script())
+print("in the trace:", [inst.kind.name for inst in checked.trace.insts])
 
 # %% check
 assert not correct
+assert "i_m" in checked.mod.script()
+assert all(inst.kind.name != "Merge" for inst in checked.trace.insts)
 assert MIRROR.agrees(mirror)
 
 # %% cell: enable-check
@@ -400,7 +414,7 @@ def split_init(**options):
 
 
 sch, i = split_init()
-with refused("parallel", match="compact dataflow", max_lines=5):
+with refused("parallel", match="compact dataflow", max_lines=8):
     sch.parallel(i)
 
 sch, i = split_init(enable_check=False)
