@@ -7,16 +7,18 @@ PassContext and by instruments, each in its own way.
 """
 
 # %% cell: setup
+import inspect
 import threading
 from contextlib import suppress
 
 import tvm
 import tvm_ffi
-from tvm import relax
+from tvm import relax, s_tir, tirx
 from tvm.ir.instrument import pass_instrument
 from tvm.ir.transform import Pass, PassContext, Sequential, module_pass
 
 from tvm_deepdive_helpers import expect_error, glue
+from tvm_deepdive_helpers.isolate import run_isolated
 from tvm_deepdive_helpers.running_example import MLP
 
 # %% cell: a-pass
@@ -68,6 +70,27 @@ def runs(transform, **context):
 A, B, C = note("A", 0), note("B", 2), note("C", 3)
 print(A.info, A(MLP).same_as(MLP))
 
+
+@module_pass(opt_level=0)
+def forgets(mod, ctx):
+    mod.clone()  # and no return
+
+
+with expect_error(tvm.error.InternalError, match="must be set"):
+    forgets(MLP)
+
+# %% check
+with expect_error(ValueError, match="Please provide opt_level", show=False):
+    module_pass(name="x")(lambda mod, ctx: mod)
+
+
+@tirx.transform.prim_func_pass(opt_level=0)
+def drop(func, mod, ctx):
+    """A PrimFunc pass that returns None removes the function."""
+
+
+assert not drop(tvm.IRModule({"f": legal["relu"]})).functions
+
 # %% cell: levels
 abc = Sequential([A, B, C])
 print("default:            ", runs(abc))
@@ -88,8 +111,37 @@ assert PassContext.current().opt_level == PassContext().opt_level
 print("C, called directly:    ", runs(C, opt_level=0))
 print("C, disabled as well:   ", runs(C, disabled_pass=["C"]))
 
+steps = [
+    relax.transform.LegalizeOps(),
+    relax.transform.AnnotateTIROpPattern(),
+    relax.transform.FuseOps(),
+    relax.transform.FuseTIR(),
+]
+
+
+@module_pass(opt_level=0)
+def by_hand(mod, ctx):
+    for step in steps:
+        mod = step(mod)
+    return mod
+
+
+for pipeline in (Sequential(steps), by_hand):
+    with PassContext(disabled_pass=["FuseOps"]):
+        names = [var.name_hint for var, _ in pipeline(MLP).functions_items()]
+    print(f"{pipeline.info.name:11}", *names)
+
 # %% check
 assert runs(C, opt_level=0, disabled_pass=["C"]) == "C"
+
+# %% cell: names
+print(tirx.transform.UnrollLoop().info.name)
+print(s_tir.transform.LowerOpaqueBlock().info.name)
+inner = Sequential([A])
+nested = Sequential([inner, B])
+print(inner.info.name, "|", runs(nested))
+print("disabled by it:", runs(nested, disabled_pass=["sequential"]))
+print("unknown name:  ", runs(abc, disabled_pass=["a"]))
 
 # %% cell: required
 D = note("D", required=["A"])
@@ -128,20 +180,22 @@ assert inner.opt_level == 2 and "relax.FuseOps.max_depth" not in inner.config
 
 # %% cell: options
 options = PassContext.list_configs()
-kinds = sorted({str(option["type"]) for option in options.values()})
-print(len(options), "options; types:", *kinds[:4], "...")
+print(len(options), options["relax.FuseOps.max_depth"])
 unknown = expect_error(AttributeError, match="candidates are", show=False)
 with unknown:
     PassContext(config={"relax.FuseOps.maxdepth": 2})
-print(str(unknown.exception)[:67], "...")
+print(str(unknown.exception).partition(" candidates")[0], "...")
 with expect_error(AttributeError, match="to have type"):
     PassContext(config={"relax.FuseOps.max_depth": "two"})
 converted = PassContext(config={"tirx.disable_vectorize": 2}).config
 print(converted["tirx.disable_vectorize"])
+print("tir.disable_vectorize" in options)
 
 # %% check
 glue("options", len(options))
 assert converted["tirx.disable_vectorize"] is True
+source = inspect.getsource(tirx.compilation_pipeline.tirx_pipeline)
+assert 'config.get("tir.disable_vectorize", False)' in source
 
 # %% cell: instrument
 events = []
@@ -193,6 +247,34 @@ print(events)
 
 # %% check
 assert events == ["enter", "before one", "before Fails", "exit"]
+
+
+def broken_instruments():
+    """In a process of its own, because TVM also writes log lines."""
+    import tvm
+    from tvm.ir.instrument import PassTimingInstrument, pass_instrument
+    from tvm.ir.transform import PassContext
+    from tvm.relax.transform import LegalizeOps
+
+    @pass_instrument
+    class Broken:
+        def enter_pass_ctx(self):
+            raise ValueError("enter")
+
+    timing = PassTimingInstrument()
+    context = PassContext(instruments=[timing, Broken()])
+    try:
+        context.__enter__()
+    except ValueError:
+        assert len(context.instruments) == 0
+    with PassContext(instruments=[timing]):
+        LegalizeOps()(tvm.IRModule({}))
+        assert timing.render().startswith("LegalizeOps: ")
+    assert timing.render() == ""
+
+
+ended = run_isolated(broken_instruments)
+assert ended.ok and "Disabling pass instrumentation" in ended.stderr
 
 # %% cell: immutable
 
