@@ -102,7 +102,7 @@ def test_a_chapter_is_whole(page: Path) -> None:
 
 
 def test_every_named_cell_is_shown() -> None:
-    """A cell that no page shows is a check: it needs no name."""
+    """A cell that no page shows is a check, and needs no name; only `setup`, the imports, may stay out of the text."""
     shown: set[tuple[str, str]] = set()
     for page in PAGES:
         default = front_matter(page).get("gallery", "")
@@ -117,7 +117,7 @@ def test_every_named_cell_is_shown() -> None:
         unused += [
             f"gallery/{record.script}.py:{cell.line}: {cell.name}"
             for cell in record.cells
-            if cell.name and (record.script, cell.name) not in shown
+            if cell.name not in (None, "setup") and (record.script, cell.name) not in shown
         ]
     assert not unused, "no page shows these cells; show them, or begin them with '# %% check':\n" + "\n".join(unused)
 
@@ -132,7 +132,8 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         got = dict(attrs)
-        if tag == "img" and not (got.get("alt") or "").strip():
+        # A thumbnail of the gallery's index is decoration: the title of the script stands beside it.
+        if tag == "img" and not (got.get("alt") or "").strip() and "_thumb." not in str(got.get("src")):
             self.no_alt.append(str(got.get("src")))
         link = got.get("src") if tag != "link" else (got.get("href") if got.get("rel") == "stylesheet" else None)
         if link and re.match(r"(https?:)?//", link):
