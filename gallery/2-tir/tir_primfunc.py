@@ -185,6 +185,9 @@ def first_four_of_view(a: T.handle, b: T.handle):
 
 numbers = tensor(np.arange(16))
 out = tensor(np.zeros(4))
+slice_ = tvm_ffi.from_dlpack(np.from_dlpack(numbers)[4:8])
+compiled(first_four)(slice_, out)  # numpy moved the pointer: offset 0
+print("a slice of numpy:", out.numpy())
 view = numbers._create_view((4,), "float32", 16)  # 16 bytes, 4 elements
 with expect_error(ValueError, match="byte_offset"):
     compiled(first_four)(view, out)
