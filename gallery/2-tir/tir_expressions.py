@@ -77,7 +77,7 @@ ELSEWHERE = {
 }
 known = nodes.node_classes("ir.Expr", ["ir", "prim", "tirx", "s_tir"])
 shown = [item for item in known if item.key not in ELSEWHERE]
-print(nodes.field_table(shown))
+print(nodes.field_table(shown, width=76))
 glue("classes", len(shown))
 glue("elsewhere", len(ELSEWHERE))
 
@@ -100,7 +100,7 @@ type_examples = [
     ir.OpaqueType(),
 ]
 type_classes = nodes.node_classes("ir.Type", ["ir", "tirx", "s_tir"])
-print(nodes.field_table(type_classes))
+print(nodes.field_table(type_classes, width=76))
 
 # %% check
 type_keys = {nodes.node_class(type(t)).key for t in type_examples}

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from textwrap import fill
 
 import tvm
 import tvm.script
@@ -146,7 +147,8 @@ print("its body:", type(loop).__name__, "over", type(loop.iter).__name__)
 handlers = sorted(
     kind for token, kind in dispatch.ParseVTable if token == "tirx"
 )
-print(len(handlers), "handlers of tirx:", *handlers)
+print(len(handlers), "handlers of tirx:")
+print(fill(" ".join(handlers), 76))
 glue("handlers", len(handlers))
 
 # %% cell: annotations

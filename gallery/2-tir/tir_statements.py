@@ -7,6 +7,8 @@ loop kinds become, how definitions reach, and what a block is made of.
 """
 
 # %% cell: setup
+from textwrap import fill
+
 import numpy as np
 import tvm
 import tvm_ffi
@@ -94,12 +96,13 @@ for key, stmt in sorted(examples.items()):
 
 # %% cell: fields
 known = nodes.node_classes("tirx.Stmt")
-print(nodes.field_table(known))
+print(nodes.field_table(known, width=76))
 glue("classes", len(known))
 
 # %% cell: carried
 CARRIED = ["ir.Range", "tirx.IterVar", "s_tir.MatchBufferRegion"]
-print(nodes.field_table([nodes.node_class(key) for key in CARRIED]))
+carried = [nodes.node_class(key) for key in CARRIED]
+print(nodes.field_table(carried, width=76))
 
 # %% check
 assert set(examples) == {item.key for item in known}
@@ -240,7 +243,7 @@ def assign(A: T.Buffer((8,), "float32")):
     A[2] = double
 
 
-print(statements(assign.body))
+print(*statements(assign.body))
 show(assign)
 
 # %% cell: scalar-print
@@ -267,7 +270,7 @@ def memory(A: T.Buffer((8, 8), "float32")):
         flat[i + 8] = row[i]
 
 
-print(statements(memory.body))
+print(*statements(memory.body))
 show(memory)
 
 # %% cell: reach
@@ -320,7 +323,7 @@ def collatz_steps(start):
     return int(steps.numpy()[0])
 
 
-print(statements(collatz.body))
+print(fill(" ".join(statements(collatz.body)), 76))
 print("from 6:", collatz_steps(6), " from 27:", collatz_steps(27))
 
 # %% cell: no-device

@@ -8,6 +8,7 @@ a kernel, a mutator that unrolls loops, and a pass made of it.
 
 # %% cell: setup
 import traceback
+from textwrap import fill
 
 import numpy as np
 import tvm
@@ -35,11 +36,11 @@ tvm_ffi.structural_walk(
     kernel.body,
     [
         (tirx.Stmt, lambda s: visited.append(type(s).__name__)),
-        (ir.TensorLoad, lambda e: visited.append(str(e))),
+        (ir.TensorLoad, lambda e: visited.append(f"<{e}>")),
     ],
     order="pre",
 )
-print(visited)
+print(fill(" ".join(visited), 76))
 
 # %% cell: what-is-visited
 everything, literals = [], []
@@ -50,7 +51,8 @@ glue("literals", len(literals))
 kinds = {}
 for value in everything:
     kinds[type(value).__name__] = kinds.get(type(value).__name__, 0) + 1
-print(dict(sorted(kinds.items(), key=lambda item: -item[1])))
+ordered = sorted(kinds.items(), key=lambda item: -item[1])
+print(fill(", ".join(f"{count} {name}" for name, count in ordered), 76))
 
 # %% cell: matching
 hits = []
