@@ -216,6 +216,21 @@ print("equal to A[:, 4:] @ B[4:, :]:  ",
 assert not np.allclose(got, c, atol=1e-4)
 assert np.allclose(got, a[:, 4:] @ b[4:, :], atol=1e-4)
 
+# %% cell: loop-partition-twice
+sch = CHAIN.schedule()
+low, high = sch.loop_partition(sch.get_loops("Z")[0], factors=[4, None])
+sch.loop_partition(high, factors=[10, None])
+for line in root_text(sch).splitlines():
+    if line.lstrip().startswith("for i"):
+        print(line.strip())
+got, want = CHAIN.run(sch)[1], CHAIN.expected[1]
+right = np.isclose(got, want).all(axis=1)
+print("rows that are wrong:", np.flatnonzero(~right).tolist())
+
+# %% check
+assert np.flatnonzero(~right).tolist() == [28, 29, 30, 31]
+assert np.array_equal(got[28:], CHAIN.arguments[1][28:])  # never written
+
 # %% cell: parallel-vectorize-unroll
 sch = PRODUCT.schedule()
 i, j, k = sch.get_loops("C")
@@ -245,6 +260,42 @@ with refused("vectorize", match="data parallel"):
     sch.vectorize(k)
 with refused("bind", match='thread axis to be bound is "threadIdx'):
     sch.bind(k, "blockIdx.x")
+
+# %% cell: parallel-shared-row
+
+
+@T.prim_func(s_tir=True)
+def one_row(
+    X: T.Buffer((32, 32), "float32"),
+    row: T.Buffer((32,), "float32"),
+    Z: T.Buffer((32, 32), "float32"),
+):
+    for i in range(32):
+        for j in range(32):
+            with T.sblock("row"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                row[vj] = X[vi, vj] * T.float32(2)
+        for j in range(32):
+            with T.sblock("Z"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                Z[vi, vj] = row[vj] + T.float32(1)
+
+
+def numpy_one_row(x, row, z):
+    row[:] = 2 * x[-1]
+    z[:] = 2 * x + 1
+
+
+ROW = Workload(one_row, numpy_one_row)
+sch = ROW.schedule()
+i, _ = sch.get_loops("row")
+sch.parallel(i)
+print(root_text(sch).splitlines()[0])
+
+# %% check
+# The serial function is right; the parallel one is a race, so it never runs.
+assert ROW.agrees(one_row)
+assert "for i in T.parallel(32):" in root_text(sch)
 
 # %% cell: bind
 sch = PRODUCT.schedule()
