@@ -7,6 +7,7 @@ C++, and how two objects are compared.
 """
 
 # %% cell: setup
+import copy
 import ctypes
 
 import numpy as np
@@ -29,8 +30,9 @@ from tvm_deepdive_helpers.figures import (
 # %% cell: crossing
 seen = []
 probe = tvm_ffi.convert_func(seen.append)
-values = [1, 2.5, True, None, "text", (1, 2), [1, 2], {"a": 1}]
-values += [np.ones(2), tvm.cpu(), lambda: 0]
+ones = np.ones(16, "float32")
+values = [True, 1, 2.5, None, tvm.cpu(), "short", "a longer text"]
+values += [(1, 2), [1, 2], {"a": 1}, ones, lambda: 0, object()]
 for value in values:
     probe(value)
 for value, arrived in zip(values, seen, strict=True):
@@ -43,6 +45,10 @@ arrived_as = {
 }
 assert arrived_as["list"] == "Array" and arrived_as["dict"] == "Map"
 assert arrived_as["ndarray"] == "Tensor"
+ones[0] = 7
+assert seen[10].numpy()[0] == 7  # the tensor shares the array's memory
+assert seen[-1] is values[-1]
+assert issubclass(type(seen[6]), str)
 
 # %% cell: containers
 array = tvm_ffi.convert([1, 2])
@@ -81,6 +87,7 @@ assert {f.name: f.offset for f in fields} == {
     "b": 48,
 }
 assert word(begin + 48) == total.b.__chandle__()
+assert type(total.b).__name__ == "IntImm"
 glue("add_bytes", info.total_size)
 glue("header_bytes", fields[0].offset)
 
@@ -111,6 +118,23 @@ ax.set(xlim=(-1, 61), ylim=(-9.5, 9))
 ax.axis("off")
 alt(fig, "An Add object in memory: header, then four pointers")
 
+# %% cell: wrappers
+with expect_error(ValueError):
+
+    @tvm_ffi.register_object("relax.expr.Functionn")
+    class Function(tvm_ffi.Object):
+        """The type key has a typing error."""
+
+
+func = tirx.PrimFunc([x], tirx.Evaluate(total))
+with expect_error(AttributeError, match="no setter"):
+    func.params = []
+print(*(f.name for f in type(func).__tvm_ffi_type_info__.fields))
+print(isinstance(func, tvm.ir.BaseFunc), isinstance(func, tvm.ir.Expr))
+
+# %% check
+del func  # it owns total, and the next cell counts owners of x
+
 # %% cell: sharing
 
 
@@ -133,13 +157,15 @@ del wrapper
 
 # %% cell: comparing
 y = tirx.Var("y", "int32")
-v = relax.Var("v", relax.TensorType((4,), "float32"))
+s, t = relax.TensorType((4,), "int8"), relax.TensorType((4,), "int8")
+v = relax.Var("v", s)
 PAIRS = {
     "x, x": (x, total.a),
     "x + 1, x + 1": (x + 1, x + 1),
     "x + 1, y + 1": (x + 1, y + 1),
     "-v, -v (Relax)": (relax.op.negative(v), relax.op.negative(v)),
-    "int32, int32": (tvm.ir.PrimType("int32"), tvm.ir.PrimType("int32")),
+    "two types": (s, t),
+    "[x+1], [x+1]": (tvm_ffi.Array([x + 1]), tvm_ffi.Array([x + 1])),
 }
 print(f"{'':15}{'is':>6}{'same_as':>9}{'bool(==)':>10}{'structural':>12}")
 for name, (a, b) in PAIRS.items():
@@ -148,9 +174,11 @@ for name, (a, b) in PAIRS.items():
 print(type(x + 1 == x + 1), x + 1 == x + 1)
 with expect_error(AssertionError):
     assert x + 1 == x + 1
+with expect_error(TypeError):
+    hash(s)
 
 # %% cell: fields
-for cls in (tirx.PrimFunc, tirx.For, tvm.ir.Var, tvm.ir.Expr):
+for cls in (relax.Function, tirx.For, tvm.ir.Var, tvm.ir.Expr):
     for field in cls.__tvm_ffi_type_info__.fields:
         if field.c_structural_eq:
             print(f"{cls.__name__}.{field.name}: {field.c_structural_eq}")
@@ -163,11 +191,28 @@ print("hashes:   ", structural_hash(f) == structural_hash(g))
 print("bodies:   ", structural_equal(f.body, g.body))
 free = structural_equal(f.body, g.body, map_free_vars=True)
 print("bodies, free variables mapped:", free)
+print("x + y, x + x:", structural_equal(x + y, x + x, map_free_vars=True))
+n, m = tirx.Var("n", "int64"), tirx.Var("m", "int64")
+by_n, by_m = [relax.Var("v", relax.TensorType((k,), "int8")) for k in (n, m)]
+same = structural_equal(
+    relax.Function([by_n], by_n, by_n.ty),
+    relax.Function([by_m], by_m, by_m.ty),
+)
+print("symbolic shapes of parameters:", same)
 with expect_error(ValueError, match="StructuralEqual check failed"):
     tvm.ir.assert_structural_equal(x + 1, x + 2)
 
 # %% check
 assert structural_equal(f, g) and not structural_equal(f.body, g.body)
+assert structural_hash(f) == structural_hash(g)
+assert not structural_equal(x, tirx.Var("x", "int64"), map_free_vars=True)
+one, other = [relax.Function([v], v, v.ty) for _ in range(2)]
+assert structural_equal(one, other)  # a DAG node: sharing counts
+twice = tvm_ffi.Array([one, one])
+assert not structural_equal(twice, tvm_ffi.Array([one, other]))
+assert structural_equal(
+    tvm_ffi.Array([total, total]), tvm_ffi.Array([total, x + 1])
+)
 
 # %% cell: own-class
 
@@ -191,30 +236,37 @@ with expect_error(TypeError):
 # %% check
 assert structural_equal(first, second)
 assert structural_equal(tvm.ir.load_json(tvm.ir.save_json(first)), first)
-
-# %% cell: wrappers
-with expect_error(ValueError):
-
-    @tvm_ffi.register_object("relax.expr.Functionn")
-    class Function(tvm_ffi.Object):
-        """The type key has a typing error."""
-
-
-with expect_error(AttributeError, match="no setter"):
-    f.params = []
-print([c.__name__ for c in type(f).__mro__ if issubclass(c, tvm_ffi.Object)])
+assert structural_equal(copy.deepcopy(first), second)
 
 # %% cell: errors
 
 
-@tvm_ffi.convert_func
-def lookup(key):
-    return {"a": 1}[key]
+class Mine(Exception):
+    """An exception that the FFI does not know."""
 
 
-with expect_error(KeyError) as caught:
-    lookup("b")
-print(type(caught.exception) is KeyError)
+def through(error):
+    """Raise in Python, which C++ called, which Python called."""
+
+    @tvm_ffi.convert_func
+    def fails():
+        raise error
+
+    try:
+        fails()
+    except Exception as arrived:
+        return arrived
+
+
+for error in (ValueError("a"), KeyError("b"), Mine("c")):
+    arrived = through(error)
+    print(repr(error), "->", repr(arrived), arrived is error)
+tvm_ffi.register_error(Mine)
+print("registered:", repr(through(Mine("c"))))
+
+# %% check
+assert type(through(KeyError("b"))) is KeyError
+assert type(through(KeyboardInterrupt())) is RuntimeError
 
 # %% cell: solution-dedupe
 candidates = [x + 1, y + 1, x + 1, x * 2, x * 2]
