@@ -9,6 +9,7 @@ function beside it, and how far down the compiler Relax goes.
 # %% cell: setup
 from collections import Counter
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import tvm
@@ -21,10 +22,18 @@ from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import alt, layered_graph
-from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.ir import script
 from tvm_deepdive_helpers.passes import PassRecorder
 from tvm_deepdive_helpers.running_example import as_tensors
 from tvm_deepdive_helpers.source_map import python_sizes
+
+
+def show(thing):
+    """Print IR; lines that are too long for the page are broken."""
+    text = thing if isinstance(thing, str) else script(thing)
+    for line in text.splitlines():
+        print(fill(line, 76, subsequent_indent=" " * 12))
+
 
 # %% cell: module
 
@@ -81,7 +90,8 @@ print(type(main.body).__name__, type(block).__name__, main.body.body)
 for binding in block.bindings:
     var, call = binding.var, binding.value
     kind = type(binding).__name__, type(var).__name__, type(call).__name__
-    print(*kind, var.name, "=", call.op.name, call.args)
+    print(*kind, var.name, "=", call.op.name.removeprefix("relax."))
+print("arguments of the last call:", call.args)
 
 # %% check
 assert [type(b.var).__name__ for b in block.bindings] == [
@@ -148,7 +158,7 @@ assert n.same_as(result) and not n.same_as(kernel_n)
 
 # %% cell: purity
 for gv in Layer.get_global_vars():
-    print(f"{gv.name_hint:6} pure: {gv.ty.purity!s:6}{gv.ty}")
+    show(f"{gv.name_hint:6} pure: {gv.ty.purity!s:6}{gv.ty}")
 
 # %% cell: impure
 with expect_error(
@@ -238,8 +248,9 @@ for wanted in ("LegalizeOps", "CallTIRRewrite", "VMShapeLower"):
     body = text[text.index("def main(") :]
     words = {w.partition("(")[0] for w in body.split() if w[:2] == "R."}
     hidden = ("R.Tensor", "R.Tuple", "R.Callable", "R.Any", "R.Prim")
+    hidden += ("R.Shape", "R.dtype", "R.str", "R.func_attr")
     words -= {w for w in words if w.startswith(hidden)}
-    print(f"{wanted:15}", *sorted(words))
+    show(f"{wanted:15} {' '.join(sorted(words))}")
 
 # %% cell: where
 sizes = python_sizes(Path(relax.__file__).parent)
