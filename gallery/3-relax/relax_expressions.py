@@ -6,18 +6,30 @@ The expression classes of the installed release with their fields, what calls
 can call, and the traps of constants, tuples, scalars and equality.
 """
 
-# %% cell: setup
+# %%
+from textwrap import fill
+
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import ir, relax, tirx
 from tvm.script import ir as I
 from tvm.script import relax as R
 
 from tvm_deepdive_helpers import expect_error, glue, nodes
 from tvm_deepdive_helpers.figures import alt, boxes_and_arrows
-from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.ir import script
 from tvm_deepdive_helpers.running_example import as_tensors
 
+
+def show(thing):
+    """Print IR; lines that are too long for the page are broken."""
+    text = thing if isinstance(thing, str) else script(thing)
+    for line in text.splitlines():
+        print(fill(line, 76, subsequent_indent=" " * 12))
+
+
+# %% cell: variables
 n = tirx.Var("n", "int64")
 x = relax.Var("x", R.Tensor((n, 4), "float32"))
 y = relax.Var("y", R.Tensor((n, 4), "float32"))
@@ -48,8 +60,15 @@ examples = {
 for written, made in examples.items():
     key = nodes.node_class(type(made)).key
     ty = "missing" if made.ty.is_missing() else str(made.ty)
-    ty = ty.replace("(span=None)", "").replace("dtype=", "")
-    print(f"{written:22} {key:22} {ty[:36]}")
+    for long, short in {
+        "(span=None)": "",
+        'dtype="float32"': "f32",
+        '"float32"': "f32",
+        "T.int64(4)": "4",
+    }.items():
+        ty = ty.replace(long, short)
+    ty = ty if len(ty) < 34 else ty.partition("(")[0] + "(…)"
+    print(f"{written:22}{key:23}{ty}")
 
 # %% cell: fields
 ELSEWHERE = {
@@ -61,7 +80,7 @@ ELSEWHERE = {
 }
 known = nodes.node_classes("ir.Expr", ["ir", "relax"])
 shown = [item for item in known if item.key not in ELSEWHERE]
-print(nodes.field_table(shown))
+print(nodes.field_table(shown, width=76))
 glue("classes", len(shown))
 
 # %% check
@@ -84,8 +103,8 @@ with builder.function("f", [x, y, pair, flag]):
             key = nodes.node_class(type(made)).key
             (leaves if stays else bound).append(key)
     builder.emit_func_output(x)
-print("stays an argument:", *sorted(set(leaves)))
-print("gets a binding:   ", *sorted(set(bound)))
+show(f"stays an argument: {' '.join(sorted(set(leaves)))}")
+show(f"gets a binding: {' '.join(sorted(set(bound)))}")
 
 # %% cell: grammar
 BOXES = {
@@ -142,7 +161,10 @@ alt(fig, "Which node may stand in which field of which other node.")
 total = relax.op.add(x, y)
 print("missing:", total.ty.is_missing())
 normal = relax.BlockBuilder().normalize(total)
-print("after normalize:", normal.ty, "- same object:", normal.same_as(total))
+print("after normalize:", normal.ty)
+print("same object:", normal.same_as(total))
+with expect_error(AttributeError, match="has no attribute 'shape'"):
+    relax.op.add(x, y).ty.shape
 
 # %% check
 assert normal.same_as(total) and total.ty.shape.values[0].same_as(n)
@@ -160,9 +182,21 @@ calls = [
 ]
 for call in calls:
     attrs = type(call.attrs).__name__ if call.attrs else "-"
-    types = len(call.ty_args)
-    print(f"{type(call.op).__name__:11} {attrs:12} {types}  {call}")
+    text = str(call).replace(', dtype="float32"', "")
+    name, types = type(call.op).__name__, len(call.ty_args)
+    print(f"{name:11} {attrs:12} {types}  {text}")
 print("out_dtype:", calls[0].attrs.out_dtype)
+
+# %% cell: callees
+builder = relax.BlockBuilder()
+extern = relax.ExternFunc("c_exp")
+for types in ([], [tensor], [tensor, tensor]):
+    ty = builder.normalize(relax.Call(extern, [x], ty_args=types)).ty
+    show(f"{len(types)} types: {ty}")
+with expect_error(tvm.error.InternalError, match="IsMissing"):
+    builder.normalize(kernel(x))
+with expect_error(AttributeError, match="not registered"):
+    ir.Op.get("relax.exponential")
 
 # %% cell: operators
 for made in (x + y, -x, x**y, x < y, x.astype("float16"), x[0], pair[0]):
@@ -170,11 +204,13 @@ for made in (x + y, -x, x**y, x < y, x.astype("float16"), x[0], pair[0]):
     print(f"{type(made).__name__:13} {made!s:32} {ty}")
 with expect_error(TypeError, match="convert 1 with"):
     x + 1
+with expect_error(TypeError, match="unsupported operand"):
+    x @ y
 
 # %% cell: missing-index
 row = x[0]
 print(type(row).__name__, row)
-with expect_error(tvm.error.InternalError, match="TupleType", max_lines=3):
+with expect_error(tvm.error.InternalError, match="TupleType"):
     relax.BlockBuilder().normalize(row)
 
 # %% cell: constants
@@ -219,6 +255,10 @@ with expect_error(IndexError, match="Out of bounds|out of bounds"):
 # %% cell: identity
 twin = relax.Var("x", x.ty)
 print("==:", x == twin, "| in a list:", x in [y, x], "| n == n:", n == n)
+one, two = relax.op.add(x, y), relax.op.add(x, y)
+same = tvm_ffi.structural_equal(one, two)
+print("two equal calls ==:", one == two, "| structural_equal:", same)
+print("x and its twin:", tvm_ffi.structural_equal(x, twin))
 with expect_error(ValueError, match="and / or / not"):
     bool(x)
 
@@ -243,6 +283,25 @@ show(choose)
 branch = block.bindings[0].value
 print(type(branch).__name__, "has type", branch.ty)
 print(type(branch.true_branch).__name__, branch.true_branch.ty)
+
+# %% cell: conditions
+by_tensor = relax.Var("by_tensor", R.Tensor((), "bool"))
+numbers = relax.Var("numbers", R.Tensor((3,), "float32"))
+for condition in (by_tensor, numbers):
+    builder = relax.BlockBuilder()
+    with builder.function("pick", [condition, x, y]):
+        out = builder.emit(relax.If(condition, x, y))
+        builder.emit_func_output(out)
+    module = builder.finalize()
+    vm = relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())
+    data = [np.ones((1, 4), "float32"), np.zeros((1, 4), "float32")]
+    if condition.same_as(by_tensor):
+        data = as_tensors([np.array(False), *data])
+        print(vm["pick"](*data).numpy())
+    else:
+        data = as_tensors([np.ones(3, "float32"), *data])
+        with expect_error(tvm.error.InternalError, match="kDLBool"):
+            vm["pick"](*data)
 
 # %% check
 vm = relax.VirtualMachine(
@@ -273,8 +332,8 @@ print("free in it:", relax.analysis.free_vars(binding.value))
 with expect_error(tvm.error.InternalError, match="LambdaLift"):
     tvm.compile(Outer, target="llvm")
 lifted = relax.transform.LambdaLift()(Outer)
-names = sorted(gv.name_hint for gv in lifted.get_global_vars())
-print("after LambdaLift:", *names)
+params = [p.name for p in lifted["main_double"].params]
+print("after LambdaLift: main_double", params)
 
 # %% check
 numbers = np.arange(4, dtype="float32")
@@ -334,3 +393,6 @@ def count_nodes(root):
 
 
 print(count_nodes(x * y + x))
+
+# %% check
+assert count_nodes(x * y + x) == {"ir.Call": 2, "ir.Var": 3}
