@@ -80,11 +80,28 @@ with step(sch, PRODUCT):
     sch.reverse_compute_at(copy, j)
 
 # %% cell: cache-refused
+
+
+@T.prim_func(s_tir=True)
+def half(X: T.Buffer((8,), "float32"), Z: T.Buffer((8,), "float32")):
+    Y = T.sblock_alloc_buffer((8,), "float32")
+    for i in range(4):
+        with T.sblock("Y"):
+            vi = T.axis.remap("S", [i])
+            Y[vi] = X[vi]
+    for i in range(8):
+        with T.sblock("Z"):
+            vi = T.axis.remap("S", [i])
+            Z[vi] = Y[vi]
+
+
 sch = PRODUCT.schedule()
 with refused("cache_read", match="out of the expected range"):
     sch.cache_read("C", read_buffer_index=2, storage_scope="local")
 with refused("cache_read", match="storage scope"):
     sch.cache_read("C", read_buffer_index=0, storage_scope="nowhere")
+with refused("cache_read", match="region cover is not complete"):
+    s_tir.Schedule(half).cache_read("Z", 0, "local")
 sch.decompose_reduction("C", sch.get_loops("C")[2])
 with refused("cache_write", match="written by single block"):
     sch.cache_write("C_update", write_buffer_index=0, storage_scope="local")
@@ -185,7 +202,7 @@ with refused("reindex_cache_write", match="but not in"):
 def whole(D: T.Buffer((32,), "float32")):
     for u in range(1):
         with T.sblock("D"):
-            vu = T.axis.remap("S", [u])  # noqa: F841
+            T.axis.spatial(1, u)
             T.reads(D[0:32])
             T.writes(D[0:32])
             for i in range(32):
@@ -197,9 +214,22 @@ def add_one(d):
 
 
 WHOLE = Workload(whole, add_one)
+try:
+    WHOLE.schedule(debug_mask="all").cache_inplace("D", 0, "local")
+except tvm.error.InternalError as error:
+    fact = r"\((\w+), expected=(\d), actual=(\d)\)"
+    wrong = sorted(re.findall(fact, str(error)))
+    kinds = re.findall(r"- Wrong (\w+):", str(error))
+for name, fresh, cached in wrong:
+    print(*kinds, "of", name, "is", cached, "and should be", fresh)
 sch = WHOLE.schedule(debug_mask="none")
 with step(sch, WHOLE):
     sch.cache_inplace("D", 0, "local")
+
+# %% check
+# In no fixed order in the message: the blocks stand in a hash map.
+assert kinds == ["stage_pipeline"]
+assert wrong == [("D_local", "1", "0")] * 2 + [("root", "0", "1")]
 
 # %% cell: cache-inplace-element
 
