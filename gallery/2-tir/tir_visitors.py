@@ -230,6 +230,13 @@ show(halved)
 # %% cell: mutator
 
 
+def substitute(body, var, value):
+    """``body`` with ``value`` in the place of every ``var``."""
+    return tvm_ffi.structural_map(
+        body, (ir.Var, lambda v: value if v.same_as(var) else v)
+    )
+
+
 def unroll(func, limit):
     """Replace serial loops of at most ``limit`` rounds by their bodies."""
 
@@ -241,22 +248,33 @@ def unroll(func, limit):
             or loop.kind != tirx.ForKind.SERIAL
         ):
             return loop
-        copies = []
-        for value in range(int(loop.extent)):
-            index = loop.min + value
-
-            def substitute(var, index=index):
-                return index if var.same_as(loop.loop_var) else var
-
-            copies.append(
-                tvm_ffi.structural_map(loop.body, (ir.Var, substitute))
-            )
+        copies = [
+            substitute(loop.body, loop.loop_var, loop.min + n)
+            for n in range(int(loop.extent))
+        ]
         return tirx.stmt_seq(*copies)
 
     return tvm_ffi.structural_map(func, (tirx.For, on_for))
 
 
 show(unroll(kernel, limit=4))
+
+# %% cell: two-definitions
+
+
+@T.prim_func
+def squares(A: T.Buffer((4,), "float32")):
+    for i in range(4):
+        t: T.let[T.float32] = A[i] + T.float32(1)
+        A[i] = t * t
+
+
+twice_defined = unroll(squares, limit=4)
+with expect_error(tvm.error.InternalError, match="multiple"):
+    tirx.analysis.verify_well_formed(twice_defined)
+to_ssa = tirx.transform.ConvertSSA()
+repaired = to_ssa(tvm.IRModule({"squares": twice_defined}))["squares"]
+print("repaired:", tirx.analysis.verify_well_formed(repaired))
 
 # %% cell: mutate
 
@@ -392,6 +410,9 @@ def bytes_read(func):
 print(bytes_read(kernel), "bytes, expected", (16 * 4 * 2 + 16) * 4)
 
 # %% check
+ones = tvm.runtime.tensor(np.ones(4, "float32"))
+tvm.compile(repaired, target="llvm")(ones)
+assert (ones.numpy() == 4).all()
 modes = []
 
 
