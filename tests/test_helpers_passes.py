@@ -1,12 +1,14 @@
 """The pass recorder."""
 
+import itertools
 import time
 
 import pytest
 import tvm
 import tvm_ffi
-from tvm import relax
+from tvm import relax, s_tir
 from tvm.ir.instrument import pass_instrument
+from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import passes
 from tvm_deepdive_helpers.ir import script
@@ -156,3 +158,35 @@ def test_table_is_aligned(build):
     lines = format_table(build[0].rows).splitlines()
     column = lines[0].index("functions") + len("functions")
     assert all(line[column] == " " and line[column - 1].isdigit() for line in lines[1:])
+
+
+@T.prim_func(s_tir=True)
+def _copy(A: T.Buffer((64,), "float32"), B: T.Buffer((64,), "float32")):
+    for i in range(64):
+        with T.sblock("B"):
+            v = T.axis.spatial(64, i)
+            B[v] = A[v]
+
+
+def test_stages_are_those_of_a_build():
+    with record() as log:
+        tvm.tirx.build(_copy, target="llvm")
+    steps = passes.tir_stages(_copy)
+    # A pass that calls others is one stage; the lists themselves and the two Filters are none.
+    inside = {row.index for row in log.rows if row.name not in ("sequential", "_pipeline")}
+    expected = [row.name for row in log.rows if row.index in inside and row.parent not in inside]
+    assert [step.name for step in steps] == [name for name in expected if name != "tirx.Filter"]
+    lowering = [step for step in steps if not step.name.startswith(("tirx.LowerTVM", "tirx.LowerIntrin"))]
+    assert all(one.after.same_as(two.before) for one, two in itertools.pairwise(lowering))
+    assert {step.name for step in steps if step.changed} >= {"tirx.MakePackedAPI", "s_tir.LowerOpaqueBlock"}
+
+
+def test_stages_for_a_gpu_and_with_an_option():
+    sch = s_tir.Schedule(_copy)
+    sch.bind(sch.get_loops("B")[0], "threadIdx.x")
+    steps = passes.tir_stages(sch.mod, {"kind": "cuda", "arch": "sm_80"})
+    assert [step.name for step in steps if step.name == "tirx.LowerWarpMemory"]
+    (split,) = [step for step in steps if step.name == "tirx.SplitHostDevice"]
+    assert split.changed and len(split.after.functions) == 2
+    quick = passes.tir_stages(_copy, config={"tirx.disable_cse_tir": True})
+    assert "tirx.CommonSubexprElim" not in [step.name for step in quick]

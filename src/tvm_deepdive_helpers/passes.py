@@ -24,7 +24,7 @@ from tvm.ir.instrument import PassInstrument
 
 from .ir import script
 
-__all__ = ["PassRecorder", "PassRow", "Span", "format_table", "record"]
+__all__ = ["PassRecorder", "PassRow", "Span", "Stage", "format_table", "record", "tir_stages"]
 
 
 @dataclass(frozen=True)
@@ -310,3 +310,86 @@ def record(*, keep_scripts: bool = False, opt_level: int = 2, **context: Any) ->
     recorder = PassRecorder(keep_scripts)
     with tvm.transform.PassContext(opt_level=opt_level, instruments=[recorder], **context):
         yield recorder
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pass of a lowering, with the modules on both sides.
+
+    Attributes
+    ----------
+    name : str
+        As the pass is registered.
+    before, after : IRModule
+    """
+
+    name: str
+    before: tvm.IRModule
+    after: tvm.IRModule
+
+    @property
+    def changed(self) -> bool:
+        """Whether the pass changed the module structurally."""
+        return not tvm_ffi.structural_equal(self.before, self.after)
+
+
+class _StageKeeper(PassInstrument):
+    """Keeps the modules around every pass that calls no other."""
+
+    __slots__ = ("__dict__",)
+
+    def __init__(self) -> None:
+        self.stages: list[Stage] = []
+        self._open: list[tuple[tvm.IRModule, int]] = []
+        super().__init__()
+
+    def run_before_pass(self, mod: tvm.IRModule, info: Any) -> None:
+        """Remember the module, and how many passes had ended."""
+        self._open.append((mod, len(self.stages)))
+
+    def run_after_pass(self, mod: tvm.IRModule, info: Any) -> None:
+        """Put the passes that this one called in its place, unless it is only a list of them."""
+        before, ended = self._open.pop()
+        name = str(info.name)
+        if name not in ("sequential", "_pipeline"):
+            self.stages[ended:] = [Stage(name, before, mod)]
+
+
+def tir_stages(
+    func: Any, target: Any = "llvm", *, pipeline: str = "default", config: dict[str, Any] | None = None
+) -> list[Stage]:
+    """Lower a function as ``tvm.tirx.build`` does, without code generation, and keep every step.
+
+    Parameters
+    ----------
+    func : PrimFunc or IRModule
+    target : str, dict or Target
+        The host is LLVM if the target names none.
+    pipeline : str
+        Name of a TIR pipeline.
+    config : dict, optional
+        Options of the pass context.
+
+    Returns
+    -------
+    list of Stage
+        In order: the binding of the target, the pipeline, and the passes that finish host and device functions.
+        A pass that calls others (``HoistIfThenElse``) is one stage.
+    """
+    from tvm.tirx.build import split_host_device_mods
+
+    mod = func if isinstance(func, tvm.IRModule) else tvm.IRModule.from_expr(func)
+    target = tvm.target.Target(target)
+    keeper = _StageKeeper()
+    with tvm.transform.PassContext(instruments=[keeper], config=config or {}):
+        bound = target if target.host is not None else target.with_host("llvm")
+        mod = tvm.tirx.transform.BindTarget(bound)(mod)
+        lower, finish_host, finish_device = tvm.tirx.get_tir_pipeline(pipeline)
+        mod = lower(mod)
+        begin = len(keeper.stages)
+        host, devices = split_host_device_mods(mod)
+        del keeper.stages[begin:]  # The two passes Filter, which only sort the functions.
+        finish_host()(host)
+        for device in devices.values():
+            finish_device()(device)
+    return keeper.stages
