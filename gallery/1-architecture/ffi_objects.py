@@ -49,10 +49,14 @@ ones[0] = 7
 assert seen[10].numpy()[0] == 7  # the tensor shares the array's memory
 assert seen[-1] is values[-1]
 assert issubclass(type(seen[6]), str)
+seen.clear()
+for length in range(20):
+    probe("x" * length)
+glue("small_str", max(len(text) for text in seen if type(text) is str))
 
 # %% cell: containers
 array = tvm_ffi.convert([1, 2])
-print(type(array), array[0], len(array), array == [1, 2])
+print(type(array).__name__, array[0], len(array), array == [1, 2])
 with expect_error(AttributeError, match="append"):
     array.append(3)
 with expect_error(TypeError, match="item assignment"):
@@ -88,8 +92,13 @@ assert {f.name: f.offset for f in fields} == {
 }
 assert word(begin + 48) == total.b.__chandle__()
 assert type(total.b).__name__ == "IntImm"
-glue("add_bytes", info.total_size)
 glue("header_bytes", fields[0].offset)
+# An Array keeps its elements as Any, one after the other: find the distance.
+elements = tvm_ffi.Array([11, 22])
+place = word(elements.__chandle__() + fields[0].offset)
+assert word(place + 8) == 11
+(size,) = (n for n in range(8, 64, 8) if word(place + n + 8) == 22)
+glue("any_bytes", size)
 
 # %% cell: layout-figure
 fig, ax = new("text", 2.3)
