@@ -6,11 +6,13 @@ How a Relax function names its values, where each name can be seen, what a
 dataflow block permits, and what the checker of well-formedness refuses.
 """
 
-# %% cell: setup
+# %%
 import re
+from textwrap import fill
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import ir, relax, tirx
 from tvm.relax import analysis
 from tvm.script import ir as I
@@ -19,8 +21,16 @@ from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error, nodes
 from tvm_deepdive_helpers.figures import COLORS, alt, new, tint
-from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.ir import script
 from tvm_deepdive_helpers.running_example import as_tensors
+
+
+def show(thing):
+    """Print IR; lines that are too long for the page are broken."""
+    text = thing if isinstance(thing, str) else script(thing)
+    for line in text.splitlines():
+        print(fill(line, 76, subsequent_indent=" " * 12))
+
 
 # %% cell: function
 
@@ -67,8 +77,25 @@ vm = relax.VirtualMachine(
 )
 four = np.arange(4, dtype="float32")
 print(vm["main"](*as_tensors([four, np.float32([7, 8])])).shape)
-with expect_error(ValueError, match="match_cast", max_lines=3):
+with expect_error(ValueError, match="match_cast"):
     vm["main"](*as_tensors([four, np.ones((2, 2), "float32")]))
+
+# %% cell: cast-compare
+
+
+@R.function
+def same_length(
+    x: R.Tensor(("n",), "float32"), u: R.Tensor(ndim=1, dtype="float32")
+):
+    n = T.int64()
+    v = R.match_cast(u, R.Tensor((n,), "float32"))
+    return R.add(x, v)
+
+
+module = tvm.IRModule({"same_length": same_length})
+strict = relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())
+with expect_error(RuntimeError, match="previous populated value"):
+    strict["same_length"](*as_tensors([four, np.float32([7, 8])]))
 
 # %% check
 expected = np.concatenate([np.exp(four) - np.exp(four), [7, 8]])
@@ -205,7 +232,7 @@ def reason(blocks, result, params=(x,), pure=True):
     except (ValueError, TypeError, tvm.error.InternalError) as error:
         text = str(error).partition("Please set")[0]
         text = text.partition("is false: ")[2] or text
-        return re.sub(r"0x[0-9a-f]+", '"main"', text.strip())
+        return re.sub(r"0x[0-9a-f]+", "0x…", text.strip())
     return "well-formed"
 
 
@@ -232,7 +259,15 @@ tries = {
     "unknown symbol": ([Block([Bind(square, zeros)])], x),
 }
 for name, arguments in tries.items():
-    print(f"{name}:\n    {reason(*arguments)}")
+    print(f"{name}:")
+    print(
+        fill(
+            reason(*arguments),
+            72,
+            initial_indent="    ",
+            subsequent_indent="    ",
+        )
+    )
 
 # %% check
 outcome = {name: reason(*arguments) for name, arguments in tries.items()}
@@ -292,9 +327,24 @@ class Outside:
         return b
 
 
-for module in (Inside, Outside):
+@I.ir_module
+class TwoOutputs:
+    @R.function
+    def main(x: R.Tensor((4,), "float32")):
+        with R.dataflow():
+            a = R.exp(x)
+            b = R.negative(a)
+            R.output(a, b)
+        return b
+
+
+repaired = relax.transform.CanonicalizeBindings()(TwoOutputs)
+for module in (Inside, Outside, TwoOutputs, repaired):
     fused = relax.get_pipeline("zero")(module)
     print(sorted(gv.name_hint for gv in fused.get_global_vars()))
+
+# %% check
+assert tvm_ffi.structural_equal(repaired, Inside, map_free_vars=True)
 
 # %% cell: dead-code
 
@@ -353,3 +403,8 @@ def uses(function):
 
 
 print(uses(Unused["main"]))
+
+# %% check
+zero = [name for name, number in uses(Unused["main"]).items() if not number]
+kept = uses(relax.transform.DeadCodeElimination()(Unused)["main"])
+assert set(zero) - set(kept) == {"unused_1", "unused_3", "unused_4"}
