@@ -196,10 +196,85 @@ print("clipped after every round: ", np.allclose(got, running, atol=1e-4))
 assert not np.allclose(got, d, atol=1e-4)
 assert np.allclose(got, running, atol=1e-4)
 
+# %% cell: epilogue-any
+
+
+def layer(activation):
+    """A product and one step after it, as a workload."""
+    @T.prim_func(s_tir=True)
+    def func(
+        A: T.Buffer((32, 32), "float32"),
+        B: T.Buffer((32, 32), "float32"),
+        D: T.Buffer((32, 32), "float32"),
+    ):
+        C = T.sblock_alloc_buffer((32, 32), "float32")
+        for i, j, k in T.grid(32, 32, 32):
+            with T.sblock("C"):
+                vi, vj, vk = T.axis.remap("SSR", [i, j, k])
+                with T.init():
+                    C[vi, vj] = T.float32(0)
+                C[vi, vj] = C[vi, vj] + A[vi, vk] * B[vk, vj]
+        for i, j in T.grid(32, 32):
+            with T.sblock("D"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                D[vi, vj] = activation(C[vi, vj])
+
+    return func
+
+
+sch = s_tir.Schedule(layer(lambda value: 1 - value))
+sch.fuse_reduction_epilogue("C", "D")
+print(root_text(sch).splitlines()[-1].strip())
+minus = Workload(sch.mod["main"], lambda a, b, d: np.copyto(d, 1 - a @ b))
+print("1 - A @ B:", np.allclose(minus.run(sch)[2], minus.expected[2]))
+
+# %% cell: epilogue-max
+
+
+@T.prim_func(s_tir=True)
+def peak(
+    A: T.Buffer((32, 32), "float32"),
+    bias: T.Buffer((32,), "float32"),
+    D: T.Buffer((32,), "float32"),
+):
+    C = T.sblock_alloc_buffer((32,), "float32")
+    for i, k in T.grid(32, 32):
+        with T.sblock("C"):
+            vi, vk = T.axis.remap("SR", [i, k])
+            with T.init():
+                C[vi] = T.min_value("float32")
+            C[vi] = T.max(C[vi], A[vi, vk])
+    for i in range(32):
+        with T.sblock("D"):
+            vi = T.axis.remap("S", [i])
+            D[vi] = C[vi] + bias[vi]
+
+
+def numpy_peak(a, bias, d):
+    d[:] = a.max(axis=1) + bias
+
+
+PEAK = Workload(peak, numpy_peak)
+sch = s_tir.Schedule(peak)
+sch.fuse_reduction_epilogue("C", "D")
+print("\n".join(root_text(sch).splitlines()[-3:]))
+a, bias, _ = PEAK.arguments
+got = PEAK.run(sch)[2]
+print("max(A) + bias: ", np.allclose(got, a.max(axis=1) + bias))
+print("max(A, bias):  ", np.allclose(got, np.maximum(a.max(axis=1), bias)))
+
+# %% check
+assert PEAK.agrees(peak) and not PEAK.agrees(sch)
+assert np.allclose(got, np.maximum(a.max(axis=1), bias))
+assert not np.allclose(minus.run(minus.func)[2], minus.expected[2], atol=1e-2)
+
 # %% cell: epilogue-refused
 sch = BIASED.schedule()
 with refused("fuse_reduction_epilogue", match="not a reduction block"):
     sch.fuse_reduction_epilogue("D", "C")
+sch = s_tir.Schedule(layer(lambda value: 2 * value))
+with refused("fuse_reduction_epilogue", match="in form of", max_lines=3):
+    sch.fuse_reduction_epilogue("C", "D")
 
 # %% cell: pad-einsum
 
