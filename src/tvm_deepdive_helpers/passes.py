@@ -321,6 +321,7 @@ class Stage:
     name : str
         As the pass is registered.
     before, after : IRModule
+        Copies: a pass may change the module itself, as ``AnnotateEntryFunc`` does.
     """
 
     name: str
@@ -331,6 +332,16 @@ class Stage:
     def changed(self) -> bool:
         """Whether the pass changed the module structurally."""
         return not tvm_ffi.structural_equal(self.before, self.after)
+
+    @property
+    def text_changed(self) -> bool:
+        """Whether the module prints differently."""
+        return script(self.before) != script(self.after)
+
+
+def _copy(mod: tvm.IRModule) -> tvm.IRModule:
+    """A module with the same functions."""
+    return tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
 
 
 class _StageKeeper(PassInstrument):
@@ -345,14 +356,14 @@ class _StageKeeper(PassInstrument):
 
     def run_before_pass(self, mod: tvm.IRModule, info: Any) -> None:
         """Remember the module, and how many passes had ended."""
-        self._open.append((mod, len(self.stages)))
+        self._open.append((_copy(mod), len(self.stages)))
 
     def run_after_pass(self, mod: tvm.IRModule, info: Any) -> None:
         """Put the passes that this one called in its place, unless it is only a list of them."""
         before, ended = self._open.pop()
         name = str(info.name)
         if name not in ("sequential", "_pipeline"):
-            self.stages[ended:] = [Stage(name, before, mod)]
+            self.stages[ended:] = [Stage(name, before, _copy(mod))]
 
 
 def tir_stages(
