@@ -6,8 +6,9 @@ The type classes with their fields, how StructInfo became Type, what a type
 may leave open, and how types are compared and joined.
 """
 
-# %% cell: setup
+# %%
 from itertools import permutations, product
+from textwrap import fill
 
 import tvm
 import tvm_ffi
@@ -20,14 +21,18 @@ from tvm_deepdive_helpers import expect_error, glue, nodes
 from tvm_deepdive_helpers.figures import alt, layered_graph
 from tvm_deepdive_helpers.recorded import data, read_csv
 
+# %% cell: names
 n, m = tirx.Var("n", "int64"), tirx.Var("m", "int64")
 Tensor, Shape = relax.TensorType, relax.ShapeType
 
 
 def text(ty):
-    """A type as one prints it, a little shorter."""
+    """A type as TVM prints it, a little shorter."""
     out = str(ty).replace("R.", "").replace("dtype=", "")
     return out.replace("float", "f").replace('"', "")
+
+
+f32 = Tensor((n, 4), "float32")
 
 
 # %% cell: history
@@ -72,15 +77,19 @@ def exists(path):
 
 for old, new in RENAMED.items():
     told = "gone" if not exists(old) else "still there"
-    print(f"{old:46}{told:6} {new}")
+    if old.rpartition(".")[0] == new.rpartition(".")[0]:
+        new = new.rpartition(".")[2]
+    print(f"{old:44}{told:5} {new}")
 
 add = ir.Op.get("relax.add")
-print(
-    "FInferType:",
-    add.has_attr("FInferType"),
-    "FInferStructInfo:",
-    add.has_attr("FInferStructInfo"),
-)
+print("FInferType of add:", type(add.get_attr("FInferType")).__name__)
+with expect_error(tvm.error.InternalError, match="is not registered"):
+    add.get_attr("FInferStructInfo")
+
+# %% cell: old-call
+with expect_error(tvm.error.InternalError, match="pre-set shape type"):
+    relax.TensorType(2, "float32")
+print(relax.TensorType(ndim=2, dtype="float32"))
 
 # %% check
 assert all(exists(new) for new in RENAMED.values())
@@ -91,7 +100,7 @@ assert relax.ObjectType is relax.AnyType
 in_relax = nodes.node_classes("ir.Type", ["relax"])
 shared = [nodes.node_class(c) for c in (ir.PrimType, ir.TupleType)]
 shared += [nodes.node_class(ir.StringType)]
-print(nodes.field_table(in_relax + shared))
+print(nodes.field_table(in_relax + shared, width=76))
 glue("type_classes", len(in_relax))
 
 # %% check
@@ -212,7 +221,6 @@ for i, k in product(names, names):
     assert len(lowest) == 1 and joined == POINTS[lowest[0]], (i, k, joined)
 
 # %% cell: check
-f32 = Tensor((n, 4), "float32")
 PAIRS = [
     (Tensor(ndim=2), f32),
     (Tensor((n + n,)), Tensor((n * 2,))),
@@ -228,24 +236,40 @@ PAIRS = [
     (f32, Shape([n, 4])),
 ]
 for base, given in PAIRS:
-    level = BaseCheckResult(type_base_check(base, given)).name
+    answer = BaseCheckResult(type_base_check(base, given)).name
     joined = text(type_lca(base, given))
-    print(f"{text(base):18} {text(given):22} {level:8} {joined}")
+    print(f"{text(base):22}{text(given):27}{answer:8}{joined}")
+
+# %% cell: refused
+f = relax.Var("f", relax.FuncType([Tensor((n,))], Tensor((n * 2,))))
+a = relax.Var("a", Tensor((m,)))
+unknown = relax.Var("unknown", Tensor(ndim=1))
+no_dtype = relax.Var("no_dtype", Tensor(ndim=1, dtype=None))
+bb = relax.BlockBuilder()
+print(text(bb.normalize(f(a)).ty), "|", text(bb.normalize(f(unknown)).ty))
+with expect_error(ValueError, match="Argument 0 type mismatch"):
+    bb.normalize(f(no_dtype))
+with expect_error(ValueError, match="Number of arguments"):
+    bb.normalize(f(a, a))
+with bb.function("main", [a]):
+    with expect_error(tvm.error.InternalError, match="impossible"):
+        bb.match_cast(a, Tensor((3, 4)))
+    bb.emit_func_output(a)
 
 # %% cell: functions
+
+
+def level(base, given):
+    """The answer of `type_base_check` by name."""
+    return BaseCheckResult(type_base_check(base, given)).name
+
+
 wide = relax.FuncType([Tensor(ndim=2)], f32)
 narrow = relax.FuncType([f32], f32)
 impure = relax.FuncType([f32], f32, purity=False)
-print(
-    "any matrix >= only (n, 4):",
-    BaseCheckResult(type_base_check(wide, narrow)).name,
-)
-print(
-    "impure >= pure:", BaseCheckResult(type_base_check(impure, narrow)).name
-)
-print(
-    "pure >= impure:", BaseCheckResult(type_base_check(narrow, impure)).name
-)
+print("any matrix wanted, (n, 4) given:", level(wide, narrow))
+print("impure wanted, pure given:      ", level(impure, narrow))
+print("pure wanted, impure given:      ", level(narrow, impure))
 print("join(pure, impure) is pure:", type_lca(narrow, impure).purity)
 print("join(impure, pure) is pure:", type_lca(impure, narrow).purity)
 
@@ -255,14 +279,14 @@ def doubling():
     return relax.FuncType([Tensor((k,))], Tensor((k * 2,)))
 
 
-print(
-    "own symbols:",
-    BaseCheckResult(type_base_check(doubling(), doubling())).name,
-)
+print("own symbols:", level(doubling(), doubling()))
 
 # %% cell: static
-for ty in (f32, Shape([n, 4]), narrow):
-    print(text(ty), "->", text(analysis.get_static_type(ty)))
+opaque = relax.ExternFunc("c_exp").ty
+for ty in (f32, Shape([n, 4]), narrow, opaque):
+    forgotten = text(analysis.get_static_type(ty))
+    line = f"{text(ty)} -> {forgotten}"
+    print(fill(line, 76, subsequent_indent=" " * 12))
 
 # %% cell: solution-branches
 x = relax.Var("x", Tensor((n, 4), "float32"))
