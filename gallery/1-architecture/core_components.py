@@ -6,7 +6,7 @@ Module, functions, types, operators, target, tensor expressions, executable,
 virtual machine: what each object is, which fields it has, and where it bites.
 """
 
-# %% cell: setup
+# %%
 import numpy as np
 import tvm
 import tvm_ffi

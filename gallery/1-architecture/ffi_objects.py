@@ -6,7 +6,7 @@ What an object of TVM is in memory, what crosses the border between Python and
 C++, and how two objects are compared.
 """
 
-# %% cell: setup
+# %%
 import copy
 import ctypes
 

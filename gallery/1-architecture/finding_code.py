@@ -6,7 +6,7 @@ Functions, objects, operators and options cross the border between Python and
 C++ by name. This script follows names in both directions.
 """
 
-# %% cell: setup
+# %%
 import ast
 import inspect
 import json

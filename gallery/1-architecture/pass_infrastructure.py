@@ -6,7 +6,7 @@ A pass maps a module to a module. What runs is decided by Sequential, by the
 PassContext and by instruments, each in its own way.
 """
 
-# %% cell: setup
+# %%
 import inspect
 import threading
 from contextlib import suppress

@@ -6,7 +6,7 @@ Sizes of its directories, imports between its Python packages, directories
 that disappeared, and what the wheel holds of all that.
 """
 
-# %% cell: setup
+# %%
 import inspect
 from collections import Counter, defaultdict
 from graphlib import TopologicalSorter
