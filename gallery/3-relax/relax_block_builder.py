@@ -6,7 +6,9 @@ What a BlockBuilder keeps while a program is built: the module under
 construction, names, scopes with their symbolic variables, and open blocks.
 """
 
-# %% cell: setup
+# %%
+from textwrap import fill
+
 import numpy as np
 import tvm
 from tvm import ir, relax, te, tirx, topi
@@ -15,9 +17,17 @@ from tvm.script import relax as R
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import COLORS, alt, new, tint
-from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.ir import cut, script
 from tvm_deepdive_helpers.running_example import as_tensors
 
+
+def show(thing, **how):
+    """Print IR; lines that are too long for the page are broken."""
+    for line in cut(script(thing), **how).splitlines():
+        print(fill(line, 76, subsequent_indent=" " * 12))
+
+
+# %% cell: variables
 n, m = tirx.Var("n", "int64"), tirx.Var("m", "int64")
 x = relax.Var("x", relax.TensorType((n, 4), "float32"))
 w = relax.Var("w", relax.TensorType((4, 2), "float32"))
@@ -40,7 +50,8 @@ def build():
 
 
 module = build()
-show(module, keep=r"R\.|def ", context=0)
+show(module["main"])
+print(*sorted(gv.name_hint for gv in module.get_global_vars()))
 
 # %% check
 vm = relax.VirtualMachine(tvm.compile(module, "llvm"), tvm.cpu())
@@ -147,7 +158,10 @@ with bb.function("f", [x]):
     second = bb.emit(op.exp(first), name_hint="exp")
     third = bb.emit(op.exp(second), name_hint="exp")
     bb.emit_func_output(third)
-print(first, second, third)
+with bb.function("g", [w]):
+    fourth = bb.emit(op.exp(w))
+    bb.emit_func_output(fourth)
+print(first, second, third, "| in the next function:", fourth)
 
 # %% cell: dedup
 
@@ -229,33 +243,38 @@ print(relax.BlockBuilder.current())
 # %% cell: scope
 flag = relax.Var("flag", ir.PrimType("bool"))
 branch = relax.If(flag, op.exp(x), op.abs(x))
-cut = op.strided_slice(x, axes=[0], begin=[0], end=[n])
+rows = op.strided_slice(x, axes=[0], begin=[0], end=[n])
 bb = relax.BlockBuilder()
-print("no scope:      ", bb.normalize(branch).ty, "|", bb.normalize(cut).ty)
+print("no scope:      ", bb.normalize(branch).ty)
+print("               ", bb.normalize(rows).ty)
 
 branch = relax.If(flag, op.exp(x), op.abs(x))
-cut = op.strided_slice(x, axes=[0], begin=[0], end=[n])
+rows = op.strided_slice(x, axes=[0], begin=[0], end=[n])
 bb = relax.BlockBuilder()
 with bb.testing_scope(def_vars=[n]):
-    print(
-        "n in the scope:", bb.normalize(branch).ty, "|", bb.normalize(cut).ty
-    )
+    print("n in the scope:", bb.normalize(branch).ty)
+    print("               ", bb.normalize(rows).ty)
+after = op.strided_slice(x, axes=[0], begin=[0], end=[n])
+print("scope is over: ", bb.normalize(after).ty)
 
 # %% cell: late-parameters
 
 
-def conditional(declare):
+def built(expression, declare):
     """The same function, with its parameters given early or late."""
-    branch = relax.If(flag, op.exp(x), op.abs(x))
     bb = relax.BlockBuilder()
     with bb.function("f", [flag, x] if declare else None):
-        out = bb.emit(branch)
+        out = bb.emit(expression)
         bb.emit_func_output(out, params=None if declare else [flag, x])
     return bb.get()["f"]
 
 
-print("parameters first:", conditional(True).ret_ty)
-print("parameters last: ", conditional(False).ret_ty)
+for declare in (True, False):
+    branch = relax.If(flag, op.exp(x), op.abs(x))
+    rows = op.strided_slice(x, axes=[0], begin=[0], end=[n])
+    print("parameters first:" if declare else "parameters last:")
+    print("   ", built(branch, declare).ret_ty)
+    print("   ", built(rows, declare).ret_ty)
 
 # %% cell: escape
 bb = relax.BlockBuilder()
@@ -263,10 +282,10 @@ with bb.function("f", [u]):
     v = bb.match_cast(u, R.Tensor((m, 2), "float32"))
     out = bb.emit(op.exp(v))
     bb.emit_func_output(out)
-print("in the body:", out.ty, "| returned:", bb.get()["f"].ret_ty)
-print(
-    "lookup of v:", bb.lookup_binding(v), "- of out:", bb.lookup_binding(out)
-)
+print("in the body:", out.ty)
+print("returned:   ", bb.get()["f"].ret_ty)
+print("lookup of v:", bb.lookup_binding(v))
+print("and of out: ", bb.lookup_binding(out))
 
 # %% cell: errors
 bb = relax.BlockBuilder()
@@ -281,6 +300,7 @@ with expect_error(RuntimeError, match="must be called in"):
 with expect_error(RuntimeError, match="must have parameter"):
     with bb.function("h"):
         bb.emit_func_output(relax.const(1))
+del bb
 
 # %% cell: python-values
 bb = relax.BlockBuilder()
@@ -338,3 +358,6 @@ final = bb.finalize()
 print([gv.name_hint for gv in final.get_global_vars()])
 with expect_error(tvm.error.InternalError, match="no definition"):
     final[gv]
+
+# %% check
+assert final["model_v2"].attrs["global_symbol"] == "model_v2"
