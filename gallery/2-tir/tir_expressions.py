@@ -7,7 +7,7 @@ and what Python operators do before a node is made: promote types, fold
 constants.
 """
 
-# %% cell: setup
+# %%
 import platform
 
 import numpy as np

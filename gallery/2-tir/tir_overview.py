@@ -6,7 +6,7 @@ One matrix product as a Python loop, as a tirx function and as an s_tir
 function, and the pass at which the second form of TIR turns into the first.
 """
 
-# %% cell: setup
+# %%
 import numpy as np
 import tvm
 import tvm_ffi

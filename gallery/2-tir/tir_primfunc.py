@@ -6,7 +6,7 @@ What a TIR function consists of, what a buffer promises about memory, and
 which of these promises a compiled kernel checks.
 """
 
-# %% cell: setup
+# %%
 import numpy as np
 import tvm
 import tvm_ffi

@@ -6,7 +6,7 @@ The parser, the builder, the FFI and the printer of TVMScript, followed on one
 function, with what each of them refuses and what it costs.
 """
 
-# %% cell: setup
+# %%
 import builtins
 import cProfile
 import importlib

@@ -6,7 +6,7 @@ The statement classes of the installed release with their fields, what the
 loop kinds become, how definitions reach, and what a block is made of.
 """
 
-# %% cell: setup
+# %%
 from textwrap import fill
 
 import numpy as np

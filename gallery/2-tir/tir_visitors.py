@@ -6,7 +6,7 @@ The four functions of tvm_ffi that walk IR, a visitor that counts the work of
 a kernel, a mutator that unrolls loops, and a pass made of it.
 """
 
-# %% cell: setup
+# %%
 import traceback
 from textwrap import fill
 
