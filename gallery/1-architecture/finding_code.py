@@ -97,6 +97,9 @@ for name, count in table.most_common(18):
 assert modules["relax.transform"] == "relax.transform._ffi_api"
 sym = [name for name in NAMES if prefix(name) == "sym"]
 assert sum(f"arith.{name[4:]}" in FILES for name in sym) > 0.9 * len(sym)
+prim = [name for name in NAMES if prefix(name) == "prim"]
+old = [name for name in prim if f"tirx.{name[5:]}" in FILES]
+assert 0.3 * len(prim) < len(old) < 0.7 * len(prim)
 located = [name for name in NAMES if name in FILES]
 by_rule = [
     name
