@@ -37,17 +37,21 @@ def load_one_by_one():
     import importlib.util
     from pathlib import Path
 
-    from tvm_ffi import registry
+    from tvm_ffi import libinfo, registry  # has loaded libtvm_ffi
 
     folder = Path(importlib.util.find_spec("tvm").origin).parent / "lib"
-    functions = len(registry.list_global_func_names())
-    types = len(registry.get_registered_type_keys())
-    print(f"{'libtvm_ffi':20}{'':9}{functions:5} functions{types:5} types")
+    files = [Path(libinfo.find_libtvm_ffi())]
     for name in ("runtime", "runtime_extra", "compiler"):
-        file = folder / f"libtvm_{name}.so"
+        files.append(folder / f"libtvm_{name}.so")
+
+    def count(names):
+        return sum(not name.startswith("testing.") for name in names)
+
+    functions = types = 0
+    for file in files:
         ctypes.CDLL(str(file), ctypes.RTLD_GLOBAL)
-        more = len(registry.list_global_func_names()) - functions
-        kinds = len(registry.get_registered_type_keys()) - types
+        more = count(registry.list_global_func_names()) - functions
+        kinds = count(registry.get_registered_type_keys()) - types
         functions, types = functions + more, types + kinds
         size = f"{file.stat().st_size / 1e6:5.1f} MB"
         print(f"{file.stem:20}{size}{more:6} functions{kinds:5} types")
@@ -63,10 +67,9 @@ assert list(rows)[1:] == [
     "libtvm_runtime_extra",
     "libtvm_compiler",
 ]
-glue("runtime_mb", float(rows["libtvm_runtime"][1]))
+needed = ("libtvm_ffi", "libtvm_runtime")
+glue("needed_mb", sum(float(rows[name][1]) for name in needed))
 glue("compiler_mb", float(rows["libtvm_compiler"][1]))
-glue("runtime_functions", int(rows["libtvm_runtime"][3]))
-glue("compiler_functions", int(rows["libtvm_compiler"][3]))
 
 # %% cell: libraries-figure
 fig, _ = boxes_and_arrows(
@@ -111,7 +114,7 @@ inputs = arguments(seed=0)
 np.savez(Path(folder.name, "inputs.npz"), *inputs)
 
 PROGRAM = f"""
-import pathlib, sys
+import pathlib
 import numpy as np
 import tvm
 from tvm.runtime.vm import VirtualMachine
