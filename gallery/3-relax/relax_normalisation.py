@@ -6,10 +6,11 @@ One call of emit followed through the normaliser, a BlockBuilder of sixty
 lines that does the same, and a list of what is not done.
 """
 
-# %% cell: setup
+# %%
 import inspect
 import random
 from itertools import count
+from textwrap import fill
 
 import numpy as np
 import tvm
@@ -19,9 +20,17 @@ from tvm.relax import op
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import alt, layered_graph
-from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.ir import script
 from tvm_deepdive_helpers.running_example import as_tensors
 
+
+def show(thing):
+    """Print IR; lines that are too long for the page are broken."""
+    for line in script(thing).splitlines():
+        print(fill(line, 76, subsequent_indent=" " * 12))
+
+
+# %% cell: variables
 n = tirx.Var("n", "int64")
 x = relax.Var("x", relax.TensorType((n, 4), "float32"))
 w = relax.Var("w", relax.TensorType((4, 2), "float32"))
@@ -221,11 +230,17 @@ for seed in range(300):
 print(checked, "random expressions,", bindings, "bindings: all equal")
 glue("checked", checked)
 
+# %% cell: no-scope
+bb = relax.BlockBuilder()
+with expect_error(tvm.error.InternalError, match="without a scope"):
+    bb.normalize(op.exp(op.matmul(x, w)))
+
 # %% cell: in-place
 inner = op.matmul(x, w)
 outer = op.exp(inner)
 real(outer)
-print("inner:", inner.ty, "| outer missing:", outer.ty.is_missing())
+print("inner:", inner.ty)
+print("outer missing:", outer.ty.is_missing())
 
 # %% cell: sharing
 

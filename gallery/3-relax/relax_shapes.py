@@ -78,6 +78,18 @@ with expect_error(
         return x
 
 
+# %% cell: python-name
+size = 6
+
+
+@R.function(private=True)
+def from_python(x: R.Tensor(("n", "size * 2"), "float32")):
+    return x
+
+
+print(from_python.params[0].ty, "| this n is Python's:", end=" ")
+print(from_python.params[0].ty.shape[0].same_as(n))
+
 # %% cell: arithmetic
 x = relax.Var("x", Tensor((n, 4)))
 image = relax.Var("image", Tensor((1, 3, n, m)))
