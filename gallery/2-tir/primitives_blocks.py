@@ -6,7 +6,7 @@ Where a block is computed: under which loop of its consumer or producer, or
 inside of it. What each place costs, and which ones are refused.
 """
 
-# %% cell: setup
+# %%
 import math
 
 import numpy as np

@@ -6,7 +6,7 @@ Copies of what a block reads or writes: which buffer they make, in which
 layout and memory scope, and what a schedule can say about a buffer's place.
 """
 
-# %% cell: setup
+# %%
 import re
 
 import numpy as np

@@ -6,7 +6,7 @@ Every loop primitive of ``s_tir.Schedule``: what it changes, what it refuses,
 and whether the result is still right.
 """
 
-# %% cell: setup
+# %%
 import re
 import textwrap
 
@@ -39,7 +39,6 @@ assert catalogue_problems() == []
 TOOLS = len(FAMILIES["state"]) + len(FAMILIES["lookup"])
 glue("methods", len(public_methods()))
 glue("primitives", len(public_methods()) - TOOLS)
-glue("here", len(FAMILIES["loops"]))
 
 # %% cell: workloads
 

@@ -6,7 +6,7 @@ Take the first value out of a reduction, cut a reduction into partial ones,
 fold the step behind it in, make sizes even, and keep only the rows needed.
 """
 
-# %% cell: setup
+# %%
 import numpy as np
 import tvm_ffi
 from tvm import s_tir, te

@@ -6,7 +6,7 @@ Blocks of blocks, replacing one by a hand-written kernel, other layouts for
 buffers and blocks, and the primitives that change what a block declares.
 """
 
-# %% cell: setup
+# %%
 import numpy as np
 import tvm
 from tvm import s_tir

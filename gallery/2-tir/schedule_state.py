@@ -6,7 +6,7 @@ Srefs and their tree, the facts cached about each block, what makes a block
 complete or a reduction, and how one part of an immutable tree is replaced.
 """
 
-# %% cell: setup
+# %%
 import itertools
 import re
 
@@ -84,7 +84,7 @@ for sref in srefs_of(sch):
 assert len(srefs_of(sch)) == 7
 assert srefs_of(sch)[0].parent is None
 
-# %% cell: draw
+# %%
 KNOWN = []  # every sref seen so far, with the statement that it had
 
 

@@ -6,7 +6,7 @@ A schedule records what it does. The record can be printed, changed, replayed
 on another function, and it separates steps from the numbers drawn for them.
 """
 
-# %% cell: setup
+# %%
 import json
 
 import numpy as np
@@ -16,7 +16,7 @@ from tvm import s_tir
 from tvm.s_tir.schedule import InstructionKind, Trace
 from tvm.script import tirx as T
 
-from tvm_deepdive_helpers import expect_error, glue
+from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import alt, layered_graph
 from tvm_deepdive_helpers.ir import cut
 from tvm_deepdive_helpers.schedules import (
@@ -298,7 +298,6 @@ SHOWN.append("enter_postproc")
 assert catalogue_problems(
     "sampling", never_refused=["enter_postproc"]
 ) == []
-glue("kinds", len(kinds))
 
 # %% cell: solution-grid
 times = {}

@@ -6,7 +6,7 @@ The primitives that ``te.create_schedule`` gave until TVM v0.19, each with the
 form that it has today, run and compared with numpy.
 """
 
-# %% cell: setup
+# %%
 import inspect
 import re
 import textwrap
@@ -40,7 +40,7 @@ print("blocks:", [sch.get(block).name_hint
 assert not hasattr(te, "create_schedule")
 LAYER = Workload(layer, lambda a, b, d: np.add(2 * a @ b, 1, out=d))
 
-# %% cell: recipes
+# %%
 
 
 def split(sch):
