@@ -6,7 +6,7 @@ The inference rule of one operator, calls of functions and foreign functions,
 where inference gives up, and what wrong annotations do.
 """
 
-# %% cell: setup
+# %%
 import numpy as np
 import tvm
 import tvm_ffi
@@ -19,7 +19,6 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error, glue
-from tvm_deepdive_helpers.ir import show
 from tvm_deepdive_helpers.running_example import as_tensors
 
 b, k, m, n = (tirx.Var(name, "int64") for name in "bkmn")
@@ -77,8 +76,8 @@ for left, right in (
     ((n, k), (m, 2)),
 ):
     ty = matmul_type(Tensor(left), Tensor(right))
-    shapes = f"{text(relax.ShapeExpr(left))} x {text(relax.ShapeExpr(right))}"
-    print(f"{shapes:30} {text(ty)}")
+    names = [text(relax.ShapeExpr(shape))[6:-1] for shape in (left, right)]
+    print(f"{' x '.join(names):22} {text(ty)}")
 
 # %% cell: less
 for left, attrs in (
@@ -88,7 +87,7 @@ for left, attrs in (
     (Tensor((n, 4), None), {"out_dtype": "float32"}),
 ):
     ty = matmul_type(left, Tensor((4, 2)), **attrs)
-    print(f"{text(left):18} {attrs.get('out_dtype', '-'):8} {text(ty)}")
+    print(f"{text(left):20} {attrs.get('out_dtype', '-'):8} {text(ty)}")
 
 # %% cell: refused
 with expect_error(ValueError, match="reduction length"):
@@ -149,7 +148,7 @@ def called_with(*types):
     return derive_call_ret_type(f_type, relax.Call(f, args), builder)
 
 
-print("f:", text(f_type))
+print("f:", *map(text, f_type.params), "->", text(f_type.ret))
 for types in (
     (Tensor((3, 5)), Tensor((5, 8))),
     (Tensor((k + 1, 5)), Tensor((5, 8))),
@@ -157,7 +156,7 @@ for types in (
     (Tensor((3, 5)), Tensor(ndim=2)),
     (Tensor((3, 5)), Tensor((6, 8))),
 ):
-    print(f"{', '.join(map(text, types)):42} {text(called_with(*types))}")
+    print(f"{', '.join(map(text, types)):45} {text(called_with(*types))}")
 with expect_error(ValueError, match="type mismatch"):
     called_with(Tensor((3, 5)), Tensor((5, 9)))
 with expect_error(ValueError, match="type mismatch"):
@@ -289,7 +288,8 @@ class Misled:
         return R.add(z, y)
 
 
-show(Misled["main"])
+for binding in Misled["main"].body.blocks[0].bindings:
+    print(binding.var, "=", binding.value, ":", text(binding.var.ty))
 with expect_error(ValueError, match="expected 3", max_lines=4):
     run(Misled, (2,), (3,))
 

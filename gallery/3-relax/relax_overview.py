@@ -6,7 +6,7 @@ One Relax function read as text and as objects, what it shares with the TIR
 function beside it, and how far down the compiler Relax goes.
 """
 
-# %% cell: setup
+# %%
 from collections import Counter
 from pathlib import Path
 from textwrap import fill

@@ -6,7 +6,7 @@ How symbolic variables are defined, what is proved about shape expressions,
 what is erased, and how a compiled function computes shapes while it runs.
 """
 
-# %% cell: setup
+# %%
 import re
 
 import numpy as np
