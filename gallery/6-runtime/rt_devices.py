@@ -153,8 +153,8 @@ class BookDevice final : public DeviceAPI {
   void CopyDataFromTo(const void* from, size_t from_offset, void* to,
                       size_t to_offset, size_t bytes, Device dev_from,
                       Device dev_to, DLDataType, TVMStreamHandle) final {
-    notes += "copy " + std::to_string(bytes) + " " + Name(dev_from) + " -> " +
-             Name(dev_to) + "\\n";
+    notes += "copy " + std::to_string(bytes) + " " + Name(dev_from) +
+             " -> " + Name(dev_to) + "\\n";
     std::memcpy(static_cast<char*>(to) + to_offset,
                 static_cast<const char*>(from) + from_offset, bytes);
   }
