@@ -56,7 +56,7 @@ del first
 print("one tensor less:      ", header(storage).strong)
 del storage, second  # the last owner: back to the pool of this device
 
-# %% cell: stream-source
+# %%
 STREAM = """
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/function.h>
