@@ -313,13 +313,12 @@ vm = relax.VirtualMachine(mlp, tvm.cpu())
 args = as_tensors(inputs)
 vm["main"](*args)
 print("vm.profile exists:", hasattr(vm, "profile"))
-profiler = Profiler()
+profiler, RUNS = Profiler(), 50
 vm.set_instrument(profiler)
-for _ in range(50):
+for _ in range(RUNS):
     vm["main"](*args)
 
 # %% cell: profile-figure, varies
-RUNS = 50
 micro = {
     f"{name} ({len(ns) // RUNS})": np.median(ns) * len(ns) / RUNS / 1e3
     for name, ns in profiler.times.items()
