@@ -7,6 +7,7 @@ what is erased, and how a compiled function computes shapes while it runs.
 """
 
 # %%
+import gc
 import re
 
 import numpy as np
@@ -77,6 +78,9 @@ with expect_error(
     def by_nobody(x: R.Tensor(("half * 2",), "float32")):
         return x
 
+
+# %% check
+gc.collect()  # The parser's builder warns when it goes, not in a cell below.
 
 # %% cell: python-name
 size = 6
