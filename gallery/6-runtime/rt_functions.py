@@ -12,6 +12,7 @@ import ctypes
 import gc
 import re
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -158,8 +159,11 @@ print(meta["type_schema"])
 as_float = tvm.get_global_func("testing.schema_id_float")
 as_int = tvm.get_global_func("testing.schema_id_int")
 print(as_float(1), as_int(True))
-with expect_error(TypeError, match="Expected `int` but got `float`"):
+got_float = "Expected `int` but got `float`"
+refused = expect_error(TypeError, match=got_float, show=False)
+with refused:
     as_int(1.0)
+print(textwrap.fill(f"TypeError: {refused.exception}", 76))
 with expect_error(TypeError, match="Mismatched number"):
     as_int()
 
