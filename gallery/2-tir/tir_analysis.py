@@ -192,6 +192,8 @@ leaky = tvm_ffi.structural_map(
 )
 with expect_error(tvm.error.InternalError, match="outside of any block"):
     s_tir.analysis.verify_well_formed(leaky)
+with expect_error(tvm.error.InternalError, show=False):
+    s_tir.Schedule(leaky)
 with expect_error(tvm.error.InternalError, match="does not support"):
     tirx.analysis.verify_well_formed(scale)
 
