@@ -52,7 +52,7 @@ class Project:
         self.pin("1.0")
         (root / "pyproject.toml").write_text(
             '[project]\nname = "small"\ndependencies = ["deep_a>=1"]\n'
-            "[project.optional-dependencies]\nbook = []\ntest = []\n"
+            "[project.optional-dependencies]\nbook = []\ntest = []\ntune = []\n"
         )
 
     def pin(self, version: str) -> None:
