@@ -7,6 +7,9 @@ printing and parsing, fusion and gradient, and what fails without each hook.
 """
 
 # %% cell: setup
+import contextlib
+import os
+
 import numpy as np
 import tvm
 import tvm.relax.script.parser
@@ -20,6 +23,20 @@ from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import show
 
 NAME = "relax.softcap"
+
+
+@contextlib.contextmanager
+def quiet():
+    """Drop what C++ writes to its log."""
+    keep = os.dup(2)
+    with open(os.devnull, "w") as null:
+        os.dup2(null.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(keep, 2)
+            os.close(keep)
+
 
 # %% cell: who-asks
 fig, _ = boxes_and_arrows(
@@ -297,18 +314,19 @@ ERRORS = (tvm.error.InternalError, tvm.error.DiagnosticError, RuntimeError)
 print(f"{'without':16}{'emit':7}", *(f"{s:10}" for s in STATIONS))
 table = {}
 for missing in (*HOOKS, "parser", "prefix"):
-    try:
-        variant_mod = program(variant(missing))
-    except ERRORS:
-        table[missing] = ["fails"]
-    else:
-        table[missing] = ["ok"]
-        for station in STATIONS.values():
-            try:
-                station(variant_mod)
-                table[missing].append("ok")
-            except ERRORS:
-                table[missing].append("fails")
+    with quiet():
+        try:
+            variant_mod = program(variant(missing))
+        except ERRORS:
+            table[missing] = ["fails"]
+        else:
+            table[missing] = ["ok"]
+            for station in STATIONS.values():
+                try:
+                    station(variant_mod)
+                    table[missing].append("ok")
+                except ERRORS:
+                    table[missing].append("fails")
     first, *rest = table[missing]
     print(f"{missing:16}{first:7}", *(f"{word:10}" for word in rest))
 
