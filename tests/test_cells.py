@@ -193,3 +193,36 @@ def test_parallel_reading_gives_the_same_pages(story) -> None:
     story.good_build("-E")
     assert first == pages()
     assert story.read_pages(story.good_build("-v", "-j", "2")) == set()
+
+
+def test_output_as_a_table(book) -> None:
+    book.script(
+        "rows",
+        """
+        # %% cell: table
+        print("Old | Today")
+        print("`a.b` | text and `c(d)`")
+        print("x | ")
+
+        # %% cell: no-table
+        print("Old | Today")
+        print("only one")
+        """,
+    )
+    book.page(
+        "one",
+        """
+        ```{gallery-cell} table
+        :show: output
+        :table:
+        ```
+        """,
+        front="gallery: 1-part/rows",
+    )
+    book.good_build()
+    html = book.html("one")
+    assert html.count("<tr") == 3 and "cell-table" in html
+    assert re.search(r"<code[^>]*><span class=\"pre\">c\(d\)</span></code>", html)
+    book.page("one", "```{gallery-cell} no-table\n:table:\n```\n", front="gallery: 1-part/rows")
+    log = book.bad_build()
+    assert "cell 'no-table' printed no table" in log and "line 2 is 'only one'" in log

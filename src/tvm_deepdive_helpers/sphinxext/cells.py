@@ -85,6 +85,7 @@ class GalleryCell(SphinxDirective):
         "alt": directives.unchanged_required,
         "language": directives.unchanged_required,
         "lines": line_range,
+        "table": directives.flag,
     }
 
     def run(self) -> list[nodes.Node]:
@@ -131,13 +132,42 @@ class GalleryCell(SphinxDirective):
                 "use ':show: code', or let it print"
             )
         if cell.output.strip():
-            box += self._literal(self._cut(cell), self.options.get("language", "text"), "cell-output")
+            if "table" in self.options:
+                box += self._table(cell)
+            else:
+                box += self._literal(self._cut(cell), self.options.get("language", "text"), "cell-output")
         if cell.images and "alt" not in self.options:
             raise records.RecordError(
                 f"cell {cell.name!r} of gallery/{record.script}.py draws a figure; say in ':alt:' what it shows"
             )
         for image in cell.images:
             box += self._image(record, image)
+
+    def _table(self, cell: records.Cell) -> nodes.Node:
+        """The output as a table: a line is a row, ``" | "`` separates columns, the first line holds their heads.
+
+        Text between backticks becomes code.
+        """
+        rows = [f" {line} ".split(" | ") for line in cell.output.strip("\n").split("\n")]
+        rows = [[text.strip() for text in row] for row in rows]
+        odd = next((number for number, row in enumerate(rows, start=1) if len(row) != len(rows[0])), None)
+        if odd or len(rows[0]) < 2:
+            raise records.RecordError(
+                f"cell {cell.name!r} printed no table: ':table:' wants columns separated by ' | ', as many in each "
+                f"line; line {odd or 1} is {' | '.join(rows[(odd or 1) - 1])!r}"
+            )
+        widths = [min(40, max(len(row[at]) for row in rows)) for at in range(len(rows[0]))]
+        group = nodes.tgroup(cols=len(widths))
+        group += [nodes.colspec(colwidth=width) for width in widths]
+        head, body = nodes.thead(), nodes.tbody()
+        for number, row in enumerate(rows):
+            (body if number else head).append(
+                nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *_inline(text))) for text in row))
+            )
+        group += [head, body]
+        table = nodes.table("", group, classes=["cell-output", "cell-table", "colwidths-given"])
+        self.set_source_info(table)
+        return table
 
     def _cut(self, cell: records.Cell) -> str:
         lines = cell.output.split("\n")
@@ -183,6 +213,14 @@ class GalleryCell(SphinxDirective):
         paragraph = nodes.paragraph("", "", reference, classes=["cell-origin"], translatable=False)
         self.set_source_info(paragraph)
         return paragraph
+
+
+def _inline(text: str) -> list[nodes.Node]:
+    """Text of a table's cell; what stands between backticks as code."""
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return [nodes.Text(text)]
+    return [nodes.literal(piece, piece) if at % 2 else nodes.Text(piece) for at, piece in enumerate(pieces) if piece]
 
 
 def _html_only(node: nodes.Node) -> nodes.Node:
