@@ -350,7 +350,7 @@ apply(Model, tf.LiftTransformParams())
 apply(Model, tf.BundleModelParams())
 
 # %% cell: parameter-traps
-same = tf.BindParams("mian", {"w": weights})(Model)
+same = tf.BindParams("forward", {"w": weights})(Model)
 print("unknown function changes nothing:", short(same) == short(Model))
 with expect_error(tvm.error.InternalError, match="does not have parameter"):
     tf.BindParams("main", {"W": weights})(Model)
