@@ -9,6 +9,7 @@ knobs, the rules of dlight, and MetaSchedule; the same kernel by each of them.
 # gallery: timeout=180
 
 # %% cell: setup
+import inspect
 import itertools
 import re
 
@@ -183,6 +184,24 @@ for name, func in sorted(kernels.items()):
 # %% check
 assert chosen["fused_matmul_add_relu", "cuda"] == "Matmul"
 assert all(chosen[name, "cuda"] != "-" for name in kernels)
+
+# %% cell: rule-list
+PIPELINE_FILES = {
+    "cpu": relax.backend.cpu_generic.pipeline,
+    "gpu": relax.backend.gpu_generic.pipeline,
+    "adreno": relax.backend.adreno.pipeline,
+}
+for room, pipeline in PIPELINE_FILES.items():
+    module = getattr(dl, room)
+    rules = {
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, dl.ScheduleRule)
+    }
+    text = inspect.getsource(pipeline)
+    used = re.findall(rf"dl\.{room}\.(\w+)\(", text)
+    print(f"{room}: {', '.join(used) or 'no rule'}")
+    print(f"    on request: {', '.join(sorted(rules - set(used)))}")
 
 # %% cell: apply
 apply = dl.ApplyDefaultSchedule(*RULES["cuda"])
