@@ -154,7 +154,7 @@ print(cut(text, start=r"    for i"))
 
 
 def nested_twice():
-    from tvm import tirx
+    from tvm import error, s_tir, tirx
 
     i = tirx.Var("i", "int32")
     A = tirx.decl_buffer((8,), "float32", "A")
@@ -162,14 +162,20 @@ def nested_twice():
     for _ in range(2):
         body = tirx.For(i, 0, 8, tirx.ForKind.SERIAL, body)
     func = tirx.PrimFunc([A], body)
+    try:
+        s_tir.analysis.verify_well_formed(func, assert_mode=False)
+    except error.InternalError:
+        print("s_tir: InternalError", flush=True)
     tirx.analysis.verify_well_formed(func, assert_mode=False)
 
 
 ended = run_isolated(nested_twice)
-print("nested loops with one variable:", ended.describe())
+print(ended.stdout, end="")
+print("tirx: ", ended.describe())
 
 # %% check
 assert ended.signal == "SIGSEGV"
+assert "InternalError" in ended.stdout
 
 # %% cell: boundaries
 
@@ -430,6 +436,21 @@ flops = s_tir.analysis.estimate_tir_flops(mod)
 print("operations:  ", flops, "by hand:", 2 * 32**3)
 print("anchor block:", s_tir.analysis.find_anchor_sblock(mod).name_hint)
 print("pure:        ", s_tir.analysis.is_pure_function(product))
+
+
+@T.prim_func(s_tir=True)
+def any_length(a: T.handle):
+    n = T.int32()
+    A = T.match_buffer(a, (n,), "float32")
+    for i in range(n):
+        with T.sblock("A"):
+            v = T.axis.spatial(n, i)
+            A[v] = A[v] + T.float32(1)
+
+
+unknown = tvm.IRModule({"main": any_length})
+print("n additions: ", s_tir.analysis.estimate_tir_flops(unknown))
+print("its anchor:  ", s_tir.analysis.find_anchor_sblock(unknown))
 for name in ("ConvertBlocksToOpaque", "LowerOpaqueBlock"):
     after = {s.name: s for s in tir_stages(window)}[f"s_tir.{name}"].after
     size = s_tir.analysis.calculate_allocated_bytes(after)
@@ -437,6 +458,51 @@ for name in ("ConvertBlocksToOpaque", "LowerOpaqueBlock"):
 
 # %% check
 assert flops == 2 * 32**3
+assert s_tir.analysis.estimate_tir_flops(unknown) == 2**31 - 1
+
+
+@T.prim_func(s_tir=True)
+def guarded(A: T.Buffer((8,), "float32"), B: T.Buffer((8,), "float32")):
+    for i in range(8):
+        with T.sblock("B"):
+            v = T.axis.spatial(8, i)
+            B[v] = T.if_then_else(v < 4, A[v + 4], T.float32(0))
+
+
+check(tvm.IRModule({"main": guarded}))  # the condition is seen
+assert tirx.analysis.verify_memory(unbound)  # no target, no complaint
+
+
+@T.prim_func(s_tir=True)
+def inside(A: T.Buffer((8,), "float32")):
+    B = T.alloc_buffer((8,), "float32")
+    for i in range(8):
+        B[i] = A[i]
+
+
+@T.prim_func(s_tir=True)
+def inside_block(A: T.Buffer((8,), "float32")):
+    B = T.sblock_alloc_buffer((8,), "float32")
+    for i in range(8):
+        with T.sblock("B"):
+            v = T.axis.spatial(8, i)
+            B[v] = A[v]
+
+
+assert s_tir.analysis.is_pure_function(inside)
+assert not s_tir.analysis.is_pure_function(inside_block)
+
+
+@T.prim_func(s_tir=True, check_well_formed=False)
+def unchecked(A: T.Buffer((8,), "float32")):
+    for i in range(8):
+        with T.sblock("A"):
+            v = T.axis.spatial(8, i)
+            A[i] = A[v]
+
+
+assert not well_formed(unchecked, False)
+tvm.compile(unchecked, target="llvm")  # a build does not verify
 
 # %% cell: analyzer
 i, j = (tirx.Var(name, "int32") for name in "ij")

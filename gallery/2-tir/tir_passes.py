@@ -330,6 +330,13 @@ for option in OPTIONS:
     effect = ", ".join(less + more) or "same passes"
     print(f"{option:31s} {effect}")
 
+# %% check
+levels = {int(p.info.opt_level) for p in PASSES + host}
+assert levels == {0}
+for old in ("tir.disable_vectorize", "tir.disable_cse_tir"):
+    with expect_error(AttributeError, match="Invalid config", show=False):
+        tvm.transform.PassContext(config={old: True})
+
 # %%
 rng = np.random.default_rng(0)
 a = rng.standard_normal((100, 64), dtype="float32")

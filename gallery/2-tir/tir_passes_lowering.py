@@ -21,14 +21,14 @@ CUDA = {"kind": "cuda", "arch": "sm_80"}
 seen = set()
 
 
-def show_pass(name, func, target="llvm", lines=None, **options):
+def show_pass(name, func, target="llvm", lines=None, context=0, **options):
     """What a pass does to a function when its turn comes in the pipeline."""
     stages = tir_stages(func, target, config=options)
     stage = next(
         s for s in stages if s.name.endswith(f".{name}") and s.text_changed
     )
     seen.add(stage.name)
-    text = changes(stage.before, stage.after, context=0)
+    text = changes(stage.before, stage.after, context=context)
     print(f"# {name}")
     print(text if lines is None else cut(text, lines=lines))
 
@@ -57,7 +57,7 @@ piece, _ = sch.split(i, [None, 16])
 sch.compute_at("B", piece)
 sch.vectorize(sch.split(j, [None, 16])[1])
 scheduled = sch.mod
-show_pass("PlanAndUpdateBufferAllocationLocation", scheduled)
+show_pass("PlanAndUpdateBufferAllocationLocation", scheduled, context=1)
 
 # %% cell: opaque
 show_pass("ConvertBlocksToOpaque", scheduled)
@@ -205,6 +205,15 @@ def masked(A: T.Buffer((16,), "float32"), n: T.int32):
 
 
 show_pass("VectorizeLoop", masked)
+masks = {"tirx.enable_buffer_level_predication": True}
+show_pass("VectorizeLoop", masked, **masks)
+
+# %% check
+with tvm.transform.PassContext(config=masks):
+    ones = tvm.compile(masked, target="llvm")
+row = tvm.runtime.tensor(np.zeros(16, "float32"))
+ones(row, 5)
+assert row.numpy().tolist() == [1] * 5 + [0] * 11
 
 # %% cell: storage
 
@@ -338,6 +347,24 @@ show_pass("LiftThreadBinding", on_gpu, CUDA, lines=12)
 show_pass("ThreadSync", on_gpu, CUDA)
 show_pass("LowerThreadAllreduce", on_gpu, CUDA, lines=26)
 
+# %% cell: barrier-refused
+
+
+@T.prim_func(s_tir=True)
+def maybe(
+    A: T.Buffer((64,), "float32"), B: T.Buffer((64,), "float32"), n: T.int32
+):
+    for _ in T.thread_binding(1, thread="blockIdx.x"):
+        for i in T.thread_binding(64, thread="threadIdx.x"):
+            V = T.alloc_buffer((64,), "float32", scope="shared")
+            if i < n:
+                V[i] = A[i]
+                B[i] = V[63 - i]
+
+
+with expect_error(tvm.error.InternalError, match="Cannot insert syncs"):
+    tir_stages(maybe, CUDA)
+
 # %% cell: unequal
 
 
@@ -466,6 +493,27 @@ def calls(n: T.int32):
 
 show_pass("LowerTVMBuiltin", big)
 show_pass("LowerTVMBuiltin", calls)
+
+
+# %% check
+def asks_runtime(n):
+    """Does a buffer of so many floats come from the runtime?"""
+
+    @T.prim_func(s_tir=True)
+    def back(A: T.Buffer((n,), "float32"), B: T.Buffer((n,), "float32")):
+        W = T.alloc_buffer((n,), "float32")
+        for i in range(n):
+            W[i] = A[i]
+        for i in range(n):
+            B[i] = W[n - 1 - i]
+
+    library = tvm.compile(back, target="llvm").mod
+    return "AllocWorkspace" in library.inspect_source("ll")
+
+
+stack = 1024
+assert asks_runtime(stack // 4) and not asks_runtime(stack // 4 - 1)
+glue("stack", stack)
 
 # %% cell: intrin
 
