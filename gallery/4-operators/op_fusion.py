@@ -185,7 +185,8 @@ stage = {s.name: s for s in tir_stages(named)}["tirx.StorageRewrite"]
 for when, func in (("before", stage.before), ("after", stage.after)):
     text = script(func)
     print(
-        f"{when:6s} {text.count('T.alloc_buffer')} allocations, {text.count('for ')} loop nests"
+        f"{when:6s} {text.count('T.alloc_buffer')} allocations,"
+        f" {text.count('for ')} loop nests"
     )
 
 # %% cell: times, varies
@@ -288,9 +289,8 @@ for text, func in (("chain", fused_func), ("dense", dense_func)):
     sch = s_tir.Schedule(func)
     infos = dl.normalize_prim_func(sch)
     left = dl.try_inline(sch, infos)
-    print(
-        f"{text}: {len(all_blocks(func))} blocks, left: {[block.name for block in left]}"
-    )
+    names = [block.name for block in left]
+    print(f"{text}: {len(all_blocks(func))} blocks, left: {names}")
 
 # %% cell: gpu
 cuda = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host="llvm")
