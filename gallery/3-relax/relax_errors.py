@@ -514,7 +514,7 @@ CALLS = {
     "number 8": lambda: vm["main"](ones(2, 3), ones(3, 9)),
     "k twice": lambda: vm["main"](ones(2, 3), ones(4, 8)),
     "not a tensor": lambda: vm["main"](ones(2, 3), 8),
-    "name of the function": lambda: vm["mian"],
+    "name of the function": lambda: vm["Main"],
 }
 for text, action in CALLS.items():
     kind, message = verdict(action)
