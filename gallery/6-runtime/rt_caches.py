@@ -1,0 +1,214 @@
+"""
+Caches: what a call finds ready
+===============================
+
+Everything that the runtime keeps between calls, what a call costs beside
+ctypes and beside a C extension, and what belongs before a loop.
+"""
+
+# %% cell: lookups
+import contextlib
+import ctypes
+import io
+import math
+import tempfile
+import threading
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.contrib import tvmjs
+from tvm.script import tirx as T
+
+from tvm_deepdive_helpers import glue
+from tvm_deepdive_helpers.bench import compare
+from tvm_deepdive_helpers.figures import bar_chart
+from tvm_deepdive_helpers.running_example import (
+    MLP,
+    arguments,
+    as_tensors,
+)
+
+ex = tvm.compile(MLP, "llvm")
+vm = relax.VirtualMachine(ex, tvm.cpu())
+kernels = ex.jit().imports[0]
+for name, ask in {
+    "tvm.get_global_func": lambda: tvm.get_global_func("vm.builtin.copy"),
+    "vm['main']": lambda: vm["main"],
+    "kernels['relu']": lambda: kernels["relu"],
+}.items():
+    first, second = ask(), ask()
+    same = first.same_as(second)
+    print(f"{name:20} same Python object: {first is second!s:6}", end=" ")
+    print("same function:", same)
+
+# %% cell: packed
+calls = []
+
+
+@tvm.register_global_func("book.tick")
+def tick():
+    """Count the calls of the first function of this name."""
+    calls.append("old")
+
+
+@T.prim_func
+def ticking(A: T.Buffer((1,), "float32")):
+    for _ in range(3):
+        T.evaluate(T.call_packed("book.tick"))
+        A[0] = A[0] + T.float32(1)
+
+
+named = tvm.IRModule({"ticking": ticking.with_attr("global_symbol", "t")})
+ticker = tvm.compile(named, "llvm")
+one = tvm.runtime.tensor(np.zeros(1, "float32"))
+ticker["t"](one)
+tvm.register_global_func("book.tick", lambda: calls.append("new"), True)
+ticker["t"](one)
+print("compiled code calls:", calls)
+ticker = tvm.compile(named, "llvm")
+calls.clear()
+ticker["t"](one)
+print("compiled again:     ", calls)
+
+# %% cell: workspace
+seen = []
+
+
+@tvm.register_global_func("book.where")
+def note(pointer):
+    """Note where the temporary buffer is."""
+    seen.append(pointer.value)
+
+
+@T.prim_func
+def scratch(A: T.Buffer((4096,), "float32")):
+    tmp = T.alloc_buffer((4096,), "float32")
+    for i in range(4096):
+        tmp[i] = A[i] * T.float32(2)
+    T.evaluate(T.call_packed("book.where", tmp.data))
+    for i in range(4096):
+        A[i] = tmp[i]
+
+
+named = tvm.IRModule({"scratch": scratch.with_attr("global_symbol", "s")})
+run = tvm.compile(named, "llvm")["s"]
+big = tvm.runtime.tensor(np.ones(4096, "float32"))
+for _ in range(3):
+    run(big)
+print("three runs in a thread:", len(set(seen)), "address")
+worker = threading.Thread(target=run, args=(big,))
+worker.start()
+worker.join()
+print("in another thread, the same:", seen[3] in seen[:3])
+
+# %% check
+assert seen[0] % 64 == 0 and (big.numpy() == 16).all()
+
+# %% cell: tensor-cache
+folder = tempfile.TemporaryDirectory()
+values = {"w": tvm.runtime.tensor(np.full(4, np.pi, "float32"))}
+cache = {
+    name: tvm.get_global_func(f"vm.builtin.tensor_cache.{name}")
+    for name in ("load", "get", "clear")
+}
+for form in ("f32-to-bf16", "raw"):
+    place = f"{folder.name}/{form}"
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells its progress
+        tvmjs.dump_tensor_cache(values, place, encode_format=form)
+    cache["load"](place, 1, 0)  # a CPU, number 0
+    print(f"{form:12}", cache["get"]("w").numpy()[0])
+cache["clear"]()
+print("after clear:", cache["get"]("w"))
+
+# %% check
+assert np.float32(np.pi) == values["w"].numpy()[0]
+
+# %% cell: hoist
+x, *weights = arguments(seed=0)
+tensors = as_tensors([x, *weights])
+main = vm["main"]
+loop = compare(
+    {
+        "main(*tensors)": lambda: main(*tensors),
+        "vm['main'](*tensors)": lambda: vm["main"](*tensors),
+        "main(*as_tensors(arrays))": lambda: main(*as_tensors([x, *weights])),
+        "VirtualMachine(ex)": lambda: relax.VirtualMachine(ex, tvm.cpu()),
+    },
+    number=30,
+)
+
+# %% cell: hoist-figure, varies
+micro = {k: 1e6 * v for k, v in loop.minima.items()}
+fig, _ = bar_chart(micro, unit="µs", title="The running example, one call")
+
+# %% check
+least = micro["main(*tensors)"]
+assert micro["VirtualMachine(ex)"] > least / 2
+assert micro["main(*as_tensors(arrays))"] > least
+glue("main_us", least, varies=True)
+glue("machine_us", micro["VirtualMachine(ex)"], varies=True)
+glue("convert_us", micro["main(*as_tensors(arrays))"] - least, varies=True)
+
+# %% cell: border, varies
+as_long = ctypes.pythonapi.PyLong_AsLong  # a C function, through ctypes
+as_long.argtypes, as_long.restype = [ctypes.py_object], ctypes.c_long
+ffi = tvm.get_global_func("runtime.NumThreads")
+small = compare(
+    {
+        "C extension": lambda: math.sqrt(2.0),
+        "ctypes": lambda: as_long(7),
+        "tvm-ffi": lambda: ffi(),
+        "get_global_func": lambda: tvm.get_global_func("vm.builtin.copy"),
+        "vm['main']": lambda: vm["main"],
+    },
+    number=2000,
+)
+nothing = compare({"empty": lambda: None}, number=2000).minima["empty"]
+nano = {k: 1e9 * (v - nothing) for k, v in small.minima.items()}
+for name, ns in nano.items():
+    print(f"{name:22}{ns:7.0f} ns{ns / nano['tvm-ffi']:8.1f}")
+
+# %% check
+assert nano["vm['main']"] > nano["tvm-ffi"]
+assert nano["get_global_func"] > nano["tvm-ffi"]
+glue("ffi_ns", nano["tvm-ffi"], varies=True)
+glue("lookup_ns", nano["get_global_func"], varies=True)
+
+# %% cell: solution-loop
+batch = [tvm.runtime.tensor(x * scale) for scale in (1, 2, 3)]
+fixed = as_tensors(weights)
+
+
+def slowly():
+    """Everything in the loop."""
+    outputs = []
+    for data in batch:
+        machine = relax.VirtualMachine(ex, tvm.cpu())
+        outputs.append(machine["main"](data, *as_tensors(weights)).numpy())
+    return outputs
+
+
+def quickly():
+    """Only the call in the loop."""
+    return [main(data, *fixed).numpy() for data in batch]
+
+
+race = compare({"slowly": slowly, "quickly": quickly}, number=5)
+print("equal:", np.array_equal(slowly(), quickly()))
+print("quicker:", race.minima["quickly"] < race.minima["slowly"] / 2)
+
+# %% check
+assert race.minima["quickly"] < race.minima["slowly"] / 2
+
+# %% cell: solution-override
+tvm.register_global_func("book.scale", lambda: 2)
+kept = tvm.get_global_func("book.scale")
+tvm.register_global_func("book.scale", lambda: 3, override=True)
+print(
+    "kept:", kept(), " looked up again:", tvm.get_global_func("book.scale")()
+)
+
+# %% check
+assert kept() == 2
+folder.cleanup()
