@@ -109,15 +109,9 @@ def tile_description(a: T.handle, b: T.handle, c: T.handle):
 @T.prim_func(s_tir=True)
 def tile_kernel(a: T.handle, b: T.handle, c: T.handle):
     sa, sb, sc = T.int32(), T.int32(), T.int32()
-    A = T.match_buffer(
-        a, (4, 4), "float32", offset_factor=1, strides=[sa, 1]
-    )
-    B = T.match_buffer(
-        b, (4, 4), "float32", offset_factor=1, strides=[sb, 1]
-    )
-    C = T.match_buffer(
-        c, (4, 4), "float32", offset_factor=1, strides=[sc, 1]
-    )
+    A = T.match_buffer(a, (4, 4), "float32", offset_factor=1, strides=[sa, 1])
+    B = T.match_buffer(b, (4, 4), "float32", offset_factor=1, strides=[sb, 1])
+    C = T.match_buffer(c, (4, 4), "float32", offset_factor=1, strides=[sc, 1])
     with T.sblock("root"):
         T.reads(C[0:4, 0:4], A[0:4, 0:4], B[0:4, 0:4])
         T.writes(C[0:4, 0:4])
@@ -149,6 +143,51 @@ sch = PRODUCT.schedule()
 tile = tiled(sch)
 with step(sch, PRODUCT):
     sch.tensorize(tile, "deepdive.tile")
+
+# %% cell: copy-after
+with expect_error(tvm.error.InternalError, match="unordered_map::at"):
+    sch.copy()
+sch = PRODUCT.schedule()
+block = sch.blockize(tiled(sch))
+sch.tensorize(block, "deepdive.tile")
+print("after tensorize of a block:", type(sch.copy()).__name__)
+
+# %% check
+assert PRODUCT.agrees(sch)
+
+# %% cell: believed
+
+
+def tile_of_zeros():
+    """The same signature and regions, another result."""
+
+    @T.prim_func(s_tir=True)
+    def zeros(a: T.handle, b: T.handle, c: T.handle):
+        A = T.match_buffer(a, (4, 4), "float32", offset_factor=1)
+        B = T.match_buffer(b, (4, 4), "float32", offset_factor=1)
+        C = T.match_buffer(c, (4, 4), "float32", offset_factor=1)
+        with T.sblock("root"):
+            T.reads(C[0:4, 0:4], A[0:4, 0:4], B[0:4, 0:4])
+            T.writes(C[0:4, 0:4])
+            for i, j in T.grid(4, 4):
+                C[i, j] = T.float32(0)
+
+    return zeros
+
+
+with expect_error(ValueError, match="already been registered"):
+    s_tir.TensorIntrin.register(
+        "deepdive.tile", tile_description, tile_of_zeros()
+    )
+s_tir.TensorIntrin.register(
+    "deepdive.zeros", tile_description, tile_of_zeros()
+)
+sch = PRODUCT.schedule()
+sch.tensorize(tiled(sch), "deepdive.zeros")
+print("accepted; result right:", PRODUCT.agrees(sch))
+
+# %% check
+assert not PRODUCT.agrees(sch)
 
 # %% cell: tensorize-refused
 sch = PRODUCT.schedule()
@@ -211,9 +250,7 @@ sch = UNEVEN.schedule()
 with refused("transform_layout", match="would introduce padding"):
     sch.transform_layout("Y", "Y", lambda i: (i // 4, i % 4))
 with step(sch, UNEVEN):
-    sch.transform_layout(
-        "Y", "Y", lambda i: (i // 4, i % 4), pad_value=0.0
-    )
+    sch.transform_layout("Y", "Y", lambda i: (i // 4, i % 4), pad_value=0.0)
 
 # %% cell: layout-parameter
 sch = s_tir.Schedule(chain)
@@ -308,9 +345,7 @@ def row_kernel(x: T.handle, y: T.handle):
     with T.sblock("root"):
         T.reads(X[0:8])
         T.writes(Y[0:8])
-        Y[T.ramp(0, 1, 8)] = X[T.ramp(0, 1, 8)] + T.broadcast(
-            T.float32(1), 8
-        )
+        Y[T.ramp(0, 1, 8)] = X[T.ramp(0, 1, 8)] + T.broadcast(T.float32(1), 8)
 
 
 s_tir.TensorIntrin.register("deepdive.row", row_description, row_kernel)

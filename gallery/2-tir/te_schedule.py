@@ -16,7 +16,7 @@ import tvm
 from tvm import s_tir, te
 from tvm.script import tirx as T
 
-from tvm_deepdive_helpers import glue
+from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.ir import cut, script
 from tvm_deepdive_helpers.schedules import Workload, changes, root_text
 
@@ -30,14 +30,20 @@ C = te.compute(
 )
 D = te.compute((32, 32), lambda i, j: C[i, j] + 1.0, name="D")
 
-print("te.create_schedule exists:", hasattr(te, "create_schedule"))
+with expect_error(AttributeError, match="create_schedule"):
+    te.create_schedule(D.op)
 layer = te.create_prim_func([A, B, D])
 sch = s_tir.Schedule(layer)
-print("blocks:", [sch.get(block).name_hint
-                  for block in sch.get_child_blocks(sch.get_sblock("root"))])
+print(
+    "blocks:",
+    [
+        sch.get(block).name_hint
+        for block in sch.get_child_blocks(sch.get_sblock("root"))
+    ],
+)
 
 # %% check
-assert not hasattr(te, "create_schedule")
+assert not hasattr(tvm, "lower") and hasattr(te, "thread_axis")
 LAYER = Workload(layer, lambda a, b, d: np.add(2 * a @ b, 1, out=d))
 
 # %%
@@ -182,9 +188,7 @@ def row_kernel(x: T.handle, y: T.handle):
     with T.sblock("root"):
         T.reads(X[0:8])
         T.writes(Y[0:8])
-        Y[T.ramp(0, 1, 8)] = X[T.ramp(0, 1, 8)] + T.broadcast(
-            T.float32(1), 8
-        )
+        Y[T.ramp(0, 1, 8)] = X[T.ramp(0, 1, 8)] + T.broadcast(T.float32(1), 8)
 
 
 s_tir.TensorIntrin.register(
@@ -193,13 +197,32 @@ s_tir.TensorIntrin.register(
 
 # %% cell: table
 RECIPES = [
-    bind, cache_read, cache_write, compute_at, compute_inline, compute_root,
-    create_group, fuse, parallel, pragma, prefetch, reorder, rfactor,
-    set_scope, set_store_predicate, split, storage_align, tensorize, tile,
-    unroll, vectorize, double_buffer,
+    bind,
+    cache_read,
+    cache_write,
+    compute_at,
+    compute_inline,
+    compute_root,
+    create_group,
+    fuse,
+    parallel,
+    pragma,
+    prefetch,
+    reorder,
+    rfactor,
+    set_scope,
+    set_store_predicate,
+    split,
+    storage_align,
+    tensorize,
+    tile,
+    unroll,
+    vectorize,
+    double_buffer,
 ]
 KEPT = {
-    name for name in (recipe.__name__ for recipe in RECIPES)
+    name
+    for name in (recipe.__name__ for recipe in RECIPES)
     if hasattr(s_tir.Schedule, name)
 }
 results = {}
@@ -214,10 +237,15 @@ for recipe in RECIPES:
         runnable.parallel(runnable.get_loops("D")[0])
     assert LAYER.agrees(runnable), name
     results[name] = sch
-    steps = [inst.kind.name for inst in sch.trace.insts
-             if not inst.kind.name.startswith("Get")]
-    print(f"{name:20} {'yes' if name in KEPT else 'no':10}",
-          ", ".join(steps) or "-")
+    steps = [
+        inst.kind.name
+        for inst in sch.trace.insts
+        if not inst.kind.name.startswith("Get")
+    ]
+    print(
+        f"{name:20} {'yes' if name in KEPT else 'no':10}",
+        ", ".join(steps) or "-",
+    )
 print("rows:", len(RECIPES), "all results equal to numpy's")
 
 # %% check
@@ -239,20 +267,22 @@ print(changes(layer, results["set_store_predicate"]))
 
 def lowered(sch):
     """Text of the function after the pass that makes pipelines."""
-    mod = tvm.transform.Sequential([
-        s_tir.transform.LowerInitBlock(),
-        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
-        s_tir.transform.ConvertBlocksToOpaque(),
-        s_tir.transform.CompactBufferAllocation(),
-        s_tir.transform.InjectSoftwarePipeline(),
-        s_tir.transform.LowerOpaqueBlock(),
-        s_tir.transform.StmtSimplify(),
-    ])(sch.mod)
+    mod = tvm.transform.Sequential(
+        [
+            s_tir.transform.LowerInitBlock(),
+            s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+            s_tir.transform.ConvertBlocksToOpaque(),
+            s_tir.transform.CompactBufferAllocation(),
+            s_tir.transform.InjectSoftwarePipeline(),
+            s_tir.transform.LowerOpaqueBlock(),
+            s_tir.transform.StmtSimplify(),
+        ]
+    )(sch.mod)
     return script(mod["main"])
 
 
 text = lowered(results["prefetch"])
-print(cut(text[text.index("    C_global = "):], lines=12))
+print(cut(text[text.index("    C_global = ") :], lines=12))
 
 # %% cell: versions
 
@@ -277,13 +307,20 @@ found = {}
 for stages in (None, [0, 0], [0, 1]):
     for annotated in (False, True):
         found[str(stages), annotated] = copies(stages, annotated)
-        print(f"stages {stages!s:6} double_buffer_scope {annotated!s:5}",
-              "-> rows:", found[str(stages), annotated])
+        print(
+            f"stages {stages!s:6} double_buffer_scope {annotated!s:5}",
+            "-> rows:",
+            found[str(stages), annotated],
+        )
 
 # %% check
 assert found == {
-    ("None", False): 1, ("None", True): 1, ("[0, 0]", False): 1,
-    ("[0, 0]", True): 2, ("[0, 1]", False): 2, ("[0, 1]", True): 2,
+    ("None", False): 1,
+    ("None", True): 1,
+    ("[0, 0]", False): 1,
+    ("[0, 0]", True): 2,
+    ("[0, 1]", False): 2,
+    ("[0, 1]", True): 2,
 }
 
 # %% cell: solution-translate

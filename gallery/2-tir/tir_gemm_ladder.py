@@ -19,7 +19,7 @@ from tvm import s_tir
 from tvm.script import tirx as T
 from tvm.target import codegen
 
-from tvm_deepdive_helpers import glue
+from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.bench import (
     cpu_timer,
     machine_facts,
@@ -35,7 +35,8 @@ from tvm_deepdive_helpers.figures import (
     new,
     tint,
 )
-from tvm_deepdive_helpers.schedules import changes
+from tvm_deepdive_helpers.ir import cut
+from tvm_deepdive_helpers.schedules import changes, root_text
 
 N = 1024
 FLOPS = 2 * N**3  # a multiplication and an addition, N * N * N times
@@ -554,6 +555,51 @@ def tensorize(sch, tile):
 before = listed.mod
 tensorize(listed, LISTED)
 print(changes(before, listed, context=0))
+
+# %% cell: threads-refused
+finished = s_tir.Schedule(rungs(LISTED)["block"])
+with expect_error(s_tir.ScheduleError, keep="violates|has the `init`"):
+    finished.parallel(finished.get_loops("C_update")[0])
+
+# %% cell: threads
+
+
+def threads(sch, tile):
+    """Blocks of rows in parallel, while the block still has its init."""
+    i_out, j_out = sch.get_loops("C")[:2]
+    blocks, i_mid = sch.split(i_out, [None, tile.block // tile.rows])
+    sch.reorder(blocks, j_out, i_mid)
+    sch.parallel(blocks)
+    sch.decompose_reduction("C", sch.get_loops("C")[3])
+
+
+def in_parallel(tile, n=N):
+    """The ladder with threads: another order, the same kernel."""
+    sch = s_tir.Schedule(product(n))
+    rung = reorder, tiles, vectorize, unroll, accumulate, threads, pack
+    for step in rung:
+        step(sch, tile)
+    return sch
+
+
+print(cut(root_text(in_parallel(LISTED)), keep="for |sblock", context=0))
+
+# %% check
+parallel = Kernel(in_parallel(tile_for(HOST)).mod, HOST)
+parallel.func(*parallel.args)
+assert parallel.correct()
+passes = [
+    s_tir.transform.LowerInitBlock(),
+    s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+    s_tir.transform.ConvertBlocksToOpaque(),
+    s_tir.transform.CompactBufferAllocation(),
+    s_tir.transform.LowerOpaqueBlock(),
+]
+text = tvm.transform.Sequential(passes)(in_parallel(LISTED).mod).script()
+places = [
+    text.index(f"{name} = T.alloc") for name in ("B_global", "C_global")
+]
+assert places[0] < text.index("T.parallel(") < places[1]
 
 # %% cell: targets, varies
 tile = tile_for(HOST)

@@ -139,19 +139,21 @@ PURPOSE = {
 }
 
 
-def mark(stage):
-    if not stage.changed:
-        return "."
-    return "*" if stage.text_changed else "~"
+def mark(**stages):
+    """The functions that a pass changes; ~ if no text changes."""
+    names = [name for name, stage in stages.items() if stage.changed]
+    text = "both" if len(names) == 2 else "".join(names) or "-"
+    silent = not any(s.text_changed for s in stages.values())
+    return text + "~" * (bool(names) and silent)
 
 
 cpu, gpu = tir_stages(for_cpu()), tir_stages(for_gpu(), CUDA)
-print(f"{'pass':39s} CPU GPU")
+print("number | pass | changes | what it does")
 for number, (one, two) in enumerate(zip(cpu, gpu, strict=False)):
     assert one.name == two.name
     name = one.name.replace("UpdateBufferAllocationLocation", "Update…")
-    marks = f"{mark(one)}   {mark(two)}"
-    print(f"{number:2d} {name:37s} {marks}  {PURPOSE[one.name]}")
+    marks = mark(CPU=one, GPU=two)
+    print(f"{number} | `{name}` | {marks} | {PURPOSE[one.name]}")
 
 # %% check
 assert len(gpu) > len(cpu) and {s.name for s in cpu + gpu} == set(PURPOSE)

@@ -17,6 +17,7 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax
+from tvm.script import tirx as T
 from tvm.support import cc
 
 from tvm_deepdive_helpers import expect_error, glue
@@ -153,6 +154,45 @@ with expect_error(ValueError, match="cannot find file"):
 
 # %% check
 assert np.allclose(y.numpy(), reference(*inputs), atol=1e-3)
+
+# %% cell: no-second-export
+with expect_error(RuntimeError, match="does not support SaveToBytes"):
+    loaded.export_library(str(Path(folder.name, "again.so")))
+
+# %% cell: stale
+
+
+def constant(value):
+    """A library with a function that fills a vector."""
+
+    @T.prim_func
+    def fill(A: T.Buffer((4,), "float32")):
+        for i in range(4):
+            A[i] = T.float32(value)
+
+    return tvm.compile(fill, "llvm")
+
+
+def export_and_load(value, load, name):
+    """Write a library, over one of that name; load it and call it."""
+    file = Path(folder.name, name)
+    constant(value).export_library(str(file))
+    a = tvm.runtime.empty((4,))
+    load(str(file))["fill"](a)
+    return a.numpy()[0]
+
+
+def unkept(file):
+    return tvm_ffi.load_module(file, keep_module_alive=False)
+
+
+for load, name in ((tvm.runtime.load_module, "a.so"), (unkept, "b.so")):
+    values = [export_and_load(value, load, name) for value in (1, 2)]
+    print(f"{load.__name__}:", *values)
+
+# %% check
+assert export_and_load(3, tvm.runtime.load_module, "a.so") == 1
+assert export_and_load(3, unkept, "b.so") == 3
 
 # %% cell: plain
 plain = tvm_ffi.load_module(str(path))  # tvm is not needed for kernels

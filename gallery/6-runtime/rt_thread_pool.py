@@ -8,8 +8,10 @@ threads comes from, and what the pool does to the thread that called it.
 
 # %% cell: lowered
 import os
+import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import tvm
@@ -17,6 +19,7 @@ from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import timeline
+from tvm_deepdive_helpers.isolate import run_isolated
 from tvm_deepdive_helpers.passes import Span
 
 ALL_CORES = os.sched_getaffinity(0)
@@ -94,12 +97,13 @@ for number in ("1", "2", "64"):
 
 def change_later():
     """Change the variable after the pool was made."""
-    first = count()
-    os.environ["TVM_NUM_THREADS"] = "1"
-    return first, count()
+    first = count(), len(set(owners()))
+    os.environ["TVM_NUM_THREADS"] = later
+    return first, (count(), len(set(owners())))
 
 
-print("in one thread:", fresh_thread(change_later, TVM_NUM_THREADS="2"))
+for made, later in (("1", "2"), ("2", "1")):
+    print(made, later, fresh_thread(change_later, TVM_NUM_THREADS=made))
 
 
 def another_thread():
@@ -114,6 +118,12 @@ def another_thread():
 
 
 print("in two threads:", fresh_thread(another_thread, TVM_NUM_THREADS="2"))
+
+# %% check
+assert fresh_thread(change_later, TVM_NUM_THREADS="2")[1][1] == 1
+source = Path(tvm.__file__).parent / "src/runtime/thread_pool.cc"
+spin = re.search(r"kDefaultSpinCount = (\d+)", source.read_text())[1]
+glue("spin_count", int(spin))
 
 # %% cell: configure
 configure = tvm.get_global_func("runtime.config_threadpool")
@@ -216,6 +226,61 @@ def nested(A: T.Buffer((4, 4), "float32")):
 
 with expect_error(tvm.error.InternalError, match="Nested parallel loop"):
     tvm.compile(nested.with_attr("global_symbol", "nested"), "llvm")
+
+# %% cell: nested-call
+
+
+def nested_call():
+    """A parallel loop that calls, by name, a kernel with another one."""
+    import os
+    import threading
+
+    import tvm
+    from tvm.script import tirx as T
+
+    @T.prim_func
+    def inner(A: T.Buffer((16,), "int64")):
+        for i in T.parallel(16):
+            A[i] = T.int64(1)
+
+    @T.prim_func
+    def outer(A: T.Buffer((4,), "int64")):
+        for i in T.parallel(4):
+            A[i] = T.call_packed("book.inner", i)
+
+    mod = tvm.IRModule(
+        {
+            f.attrs["global_symbol"]: f
+            for f in (
+                inner.with_attr("global_symbol", "inner"),
+                outer.with_attr("global_symbol", "outer"),
+            )
+        }
+    )
+    library = tvm.compile(mod, "llvm")
+    inner, outer = library["inner"], library["outer"]
+
+    @tvm.register_global_func("book.inner")
+    def call_inner(i):
+        inner(tvm.runtime.empty((16,), "int64"))
+        return 0
+
+    thread = threading.Thread(
+        target=outer, args=[tvm.runtime.empty((4,), "int64")], daemon=True
+    )
+    thread.start()
+    thread.join(2)
+    print("running after 2 s:", thread.is_alive(), flush=True)
+    os._exit(0)
+
+
+for number in ("1", "2"):
+    ended = run_isolated(nested_call, env={"TVM_NUM_THREADS": number})
+    print(f"{number}:", *ended.stdout.splitlines())
+
+# %% check
+if len(ALL_CORES) > 1:
+    assert ended.stdout.strip().endswith("True"), ended
 
 # %% cell: two-callers, varies
 

@@ -159,6 +159,24 @@ print(result.shape)
 assert [3, 12, 48] in [content for _, content in heap_after]
 assert result.shape == (12,)
 
+# %% cell: wrong-arguments
+four_by_3 = tvm.runtime.tensor(np.ones((4, 3), "float32"))
+doubles = tvm.runtime.tensor(np.ones((3, 4), "float64"))
+with expect_error(tvm.error.InternalError, match="expects 1 arguments"):
+    vm["main"](four_by_3, four_by_3)
+with expect_error(ValueError, match="dtype float32 but get float64"):
+    vm["main"](doubles)
+with expect_error(RuntimeError, match="mismatch to specified constant"):
+    vm["main"](four_by_3)
+
+# %% cell: missing-function
+b = relax.ExecBuilder()
+with b.function("f", num_inputs=0):
+    b.emit_call("book.nowhere", [], dst=b.r(0))
+    b.emit_ret(b.r(0))
+with expect_error(tvm.error.InternalError, match="Cannot find ffi::Func"):
+    relax.VirtualMachine(b.get(), tvm.cpu())
+
 # %% cell: branch
 
 
