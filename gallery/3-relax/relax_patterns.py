@@ -19,6 +19,7 @@ from tvm.relax import transform as tr
 from tvm.relax.dpl import is_const, is_op, wildcard
 from tvm.script import ir as I
 from tvm.script import relax as R
+from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import alt, layered_graph
@@ -163,6 +164,15 @@ for make in (R.add, R.multiply, R.maximum):
     call = make(one, x)
     pattern = dpl.is_expr(call.op)(dpl.is_var("x"), is_const())
     print(f"{call.op.name}(x, const) finds {call}: {pattern.match(call)}")
+v = dpl.is_var("x")
+product_first = is_op("relax.divide")(
+    is_op("relax.multiply")(v, is_const()), wildcard()
+)
+quotient_first = R.multiply(R.divide(x, w), one)
+print("x * const / any finds x / w * 1:", product_first.match(quotient_first))
+
+# %% check
+assert product_first.match(quotient_first)
 
 # %% cell: rewrite-call
 
@@ -222,6 +232,40 @@ new = dpl.rewrite_call(
     Twice["main"],
 )
 bindings(new)
+
+# %% cell: casts
+
+
+@I.ir_module
+class Behind:
+    @R.function
+    def main(u: R.Tensor(dtype="float32")):
+        m = T.int64()
+        with R.dataflow():
+            p = R.exp(u)
+            v = R.match_cast(p, R.Tensor((m,), "float32"))
+            r = R.nn.relu(v)
+            R.output(r)
+        return r
+
+
+relu_exp = is_op("relax.nn.relu")(is_op("relax.exp")(hit))
+cast_of, relu_of = Behind["main"].body.blocks[0].bindings[1:]
+values = relax.analysis.get_var2val(Behind["main"])
+reached = []
+dpl.rewrite_call(
+    relu_exp,
+    lambda expr, found: reached.append(str(expr)) or expr,
+    Behind["main"],
+)
+by_library = tr.FuseOpsByPattern([("toy.relu_exp", relu_exp)])(Behind)
+print("is_var() finds v:", dpl.is_var("v").match(cast_of.var, var2val=values))
+print("get_var2val:     ", relu_exp.match(relu_of.value, var2val=values))
+print("FuseOpsByPattern:", len(by_library.functions) > 1)
+print("rewrite_call:    ", reached)
+
+# %% check
+assert reached == ["R.nn.relu(v)"] and len(by_library.functions) == 1
 
 # %% cell: endless
 rounds = 0
