@@ -110,8 +110,9 @@ def test_start_is_measured_first(table: Table) -> None:
     assert run(table, strategy).trials[0].seconds == table[Point(0, 8, 16, 8, 16)].seconds
 
 
-def test_a_clone_begins_anew() -> None:
-    clone = search.Annealing(seed=5).clone()
+@pytest.mark.parametrize("make", [search.Annealing, search.ParetoSearch])
+def test_a_clone_can_be_cloned(make: type) -> None:
+    clone = make(5).clone().clone()
     assert isinstance(clone, ms.SearchStrategy)
 
 

@@ -253,7 +253,7 @@ class GenomeSearch(PySearchStrategy):
 
     def clone(self) -> Any:
         """A strategy that begins anew, for another task."""
-        return type(self._outer())(self.seed)  # type: ignore[attr-defined]
+        return derived_object(type(self))(self.seed)
 
     def _fresh(self) -> tuple[Genome, Schedule] | None:
         """A proposal that was not measured yet and can be built; after 30 failures a random one."""
@@ -512,7 +512,7 @@ class ParetoSearch(GenomeSearch):
 
     def clone(self) -> Any:
         """A strategy that begins anew, with the same second objective."""
-        return type(self._outer())(self.seed, self._second)  # type: ignore[attr-defined]
+        return derived_object(type(self))(self.seed, self._second)
 
     def begin(self) -> None:
         """The archive is empty."""
