@@ -148,12 +148,12 @@ def mark(**stages):
 
 
 cpu, gpu = tir_stages(for_cpu()), tir_stages(for_gpu(), CUDA)
-print("number | pass | changes | what it does")
+print("number and pass | for | what it does")
 for number, (one, two) in enumerate(zip(cpu, gpu, strict=False)):
     assert one.name == two.name
     name = one.name.replace("UpdateBufferAllocationLocation", "Update…")
     marks = mark(CPU=one, GPU=two)
-    print(f"{number} | `{name}` | {marks} | {PURPOSE[one.name]}")
+    print(f"{number} `{name}` | {marks} | {PURPOSE[one.name]}")
 
 # %% check
 assert len(gpu) > len(cpu) and {s.name for s in cpu + gpu} == set(PURPOSE)
