@@ -13,6 +13,7 @@ from tvm import s_tir
 from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error
+from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import cut
 from tvm_deepdive_helpers.schedules import (
     Workload,
@@ -143,6 +144,33 @@ sch = PRODUCT.schedule()
 tile = tiled(sch)
 with step(sch, PRODUCT):
     sch.tensorize(tile, "deepdive.tile")
+
+# %% cell: tensorize-figure
+fig, _ = boxes_and_arrows(
+    {
+        "loops": (0, 0),
+        "block": (1, 0),
+        "result": (2, 0),
+        "what": (1, 1),
+        "how": (2, 1),
+    },
+    {
+        ("loops", "block"): "blockize",
+        ("block", "result"): "replace",
+        ("what", "block"): "compared",
+        ("how", "result"): "body",
+    },
+    labels={
+        "loops": "loop of the schedule",
+        "block": "C_update_o\nover regions of A, B, C",
+        "result": "C_update_o\nmatch_buffer, new body",
+        "what": "description\nA, B, C of 4 x 4",
+        "how": "implementation\nA, B, C of 4 x 4",
+    },
+    groups={"TensorIntrin": ["what", "how"]},
+    colors={"what": "green", "how": "green", "result": "vermilion"},
+    title="tensorize: one function is compared, the other is taken",
+)
 
 # %% cell: copy-after
 with expect_error(tvm.error.InternalError, match="unordered_map::at"):

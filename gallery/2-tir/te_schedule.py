@@ -13,10 +13,12 @@ import textwrap
 
 import numpy as np
 import tvm
+from matplotlib.patches import Rectangle
 from tvm import s_tir, te
 from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error, glue
+from tvm_deepdive_helpers.figures import COLORS, INK, alt, new, tint
 from tvm_deepdive_helpers.ir import cut, script
 from tvm_deepdive_helpers.schedules import Workload, changes, root_text
 
@@ -283,6 +285,34 @@ def lowered(sch):
 
 text = lowered(results["prefetch"])
 print(cut(text[text.index("    C_global = ") :], lines=12))
+
+# %% cell: pipeline-figure
+fig, ax = new("text", 1.9)
+ROUNDS = 4
+for lane, (what, ahead) in enumerate((("copy", 0), ("compute", 1))):
+    for i in range(ROUNDS):
+        color = ("navy", "vermilion")[i % 2]
+        box = Rectangle((i + ahead, lane), 0.94, 0.8, fc=tint(color, 0.3))
+        box.set_edgecolor(COLORS[color])
+        ax.add_patch(box)
+        ax.text(
+            i + ahead + 0.47,
+            lane + 0.4,
+            f"round {i}",
+            ha="center",
+            va="center",
+        )
+    ax.text(-0.1, lane + 0.4, what, ha="right", va="center")
+for name, left, right in (
+    ("prologue", 0, 1),
+    ("loop", 1, ROUNDS),
+    ("epilogue", ROUNDS, ROUNDS + 1),
+):
+    ax.text((left + right) / 2, 2.15, name, ha="center", va="center")
+    ax.plot([left + 0.05, right - 0.1], [1.92, 1.92], color=INK, lw=0.8)
+ax.set(xlim=(-0.9, ROUNDS + 1.1), ylim=(2.4, -0.1))
+ax.axis("off")
+alt(fig, "Copies and computations, one round apart, by step of the program.")
 
 # %% cell: versions
 
