@@ -366,6 +366,20 @@ vm.set_instrument(
 without = vm["main"](*args).numpy()
 print("relu skipped, result changed:", not np.allclose(without, y.numpy()))
 
+# %% cell: saved
+timed = relax.VirtualMachine(mlp, tvm.cpu())
+timed.save_function("main", "saved", *args, include_return=False)
+print("returns", timed["saved"]())
+runs = Counter()
+timed.set_instrument(
+    lambda func, name, before, *rest: runs.update([str(name)] * before)
+)
+evaluate = timed.time_evaluator("saved", tvm.cpu(), number=2, repeat=3)
+print(len(evaluate().results), "times from", runs["matmul"], "runs")
+
+# %% check
+assert runs["matmul"] == 1 + 2 * 3
+
 # %% cell: compiled, varies
 executables = {
     mode: relax.build(MLP, "llvm", exec_mode=mode)
