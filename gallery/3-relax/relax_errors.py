@@ -89,6 +89,10 @@ fig, _ = boxes_and_arrows(
     title="What is checked, by whom",
 )
 
+# %% cell: classes
+for error in (tvm.error.InternalError, tvm.error.DiagnosticError):
+    print(error.__name__, "is a", error.__base__.__name__)
+
 # %% cell: parser
 with expect_error(tvm.error.DiagnosticError, match="Undefined"):
 
@@ -457,6 +461,15 @@ class Vanished:
         same = R.match_cast(y, R.Tensor((n,), "float32"))
         return same
 
+    @R.function
+    def by_any(
+        x: R.Tensor(("n",), "float32"), y: R.Tensor(("m",), "float32")
+    ):
+        n = T.int64()
+        something = R.match_cast(y, R.Any)
+        same = R.match_cast(something, R.Tensor((n,), "float32"))
+        return same
+
 
 canonical = tr.CanonicalizeBindings()(Vanished)["main"]
 print(
@@ -465,7 +478,12 @@ print(
     " returns:",
     canonical.body.body,
 )
-print(machine(Vanished)["main"](*as_tensors([three, two])))
+print("main:", machine(Vanished)["main"](*as_tensors([three, two])))
+with expect_error(RuntimeError, match="2 vs. 3"):
+    machine(Vanished)["by_any"](*as_tensors([three, two]))
+
+# %% check
+assert canonical.body.body.same_as(canonical.params[1])
 
 # %% cell: missing-function
 

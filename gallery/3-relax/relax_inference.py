@@ -245,6 +245,8 @@ class Found:
 with expect_error(tvm.error.InternalError, match="cannot emit", max_lines=3):
     run(Lost, (3,), (3,))
 print("with a match_cast:", run(Found, (3,), (3,)))
+with expect_error(ValueError, match="Mismatched same", max_lines=3):
+    run(Found, (3,), (2,))
 
 # %% cell: regain
 bb = relax.BlockBuilder()

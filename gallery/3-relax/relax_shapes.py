@@ -169,6 +169,26 @@ class Matches:
 
 show(Matches["main"])
 
+# %% cell: lost-comparison
+
+
+@I.ir_module
+class Lost:
+    @R.function
+    def main(x: R.Tensor(("n",), "float32"), y: R.Tensor((8,), "float32")):
+        n = T.int64()
+        same = R.match_cast(y, R.Tensor((n,), "float32"))
+        return R.zeros(R.shape([n, 2]), "float32")
+
+
+after = relax.transform.KillAfterLastUse()(Lost)["main"]
+print("match_cast left:", "match_cast" in after.script())
+lost = machine(Lost)["main"](ones(3), ones(8))
+print("n is 3, zeros of (n, 2):", lost.shape)
+
+# %% check
+assert lost.shape == (8, 2) and "match_cast" not in after.script()
+
 # %% cell: run
 vm = machine(Matches)
 for rows in (0, 1, 30):
