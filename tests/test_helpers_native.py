@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import tvm
 import tvm_ffi
 
-from tvm_deepdive_helpers.native import aligned_copy, header, libraries_on_stack
+from tvm_deepdive_helpers.native import aligned_copy, header, libraries_on_stack, quiet
 
 
 def test_header_counts_owners() -> None:
@@ -58,3 +60,12 @@ def test_libraries_on_stack() -> None:
     tvm_ffi.convert_func(lambda: seen.extend(libraries_on_stack()))()
     assert any(name.startswith("core.") for name in seen)
     assert len(libraries_on_stack(limit=3)) == 3
+
+
+def test_quiet(capfd: pytest.CaptureFixture[str]) -> None:
+    os.write(2, b"before ")
+    with pytest.raises(KeyError), quiet():
+        os.write(2, b"lost ")
+        raise KeyError
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "before after"

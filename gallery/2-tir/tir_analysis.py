@@ -7,8 +7,6 @@ estimates, and the arithmetic analyzer that a schedule asks.
 """
 
 # %% cell: setup
-import contextlib
-import os
 import re
 
 import numpy as np
@@ -22,23 +20,11 @@ from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import cut, show
 from tvm_deepdive_helpers.isolate import run_isolated
+from tvm_deepdive_helpers.native import quiet
 from tvm_deepdive_helpers.passes import tir_stages
 
 CUDA = {"kind": "cuda", "arch": "sm_80"}
 well_formed = s_tir.analysis.verify_well_formed
-
-
-@contextlib.contextmanager
-def quiet():
-    """Drop what C++ writes to its log."""
-    keep = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)
 
 
 # %% cell: who-checks

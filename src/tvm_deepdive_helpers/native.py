@@ -1,15 +1,19 @@
-"""Look below Python: headers of C++ objects, the native call stack, and numpy arrays at chosen addresses."""
+"""Look below Python: headers of C++ objects, the native call stack, what C++ logs, and arrays at chosen addresses."""
 
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Header", "aligned_copy", "header", "libraries_on_stack"]
+__all__ = ["Header", "aligned_copy", "header", "libraries_on_stack", "quiet"]
 
 
 @dataclass(frozen=True)
@@ -113,3 +117,21 @@ def libraries_on_stack(limit: int = 128) -> list[str]:
         found = libc.dladdr(ctypes.c_void_p(address), ctypes.byref(where))
         names.append(PurePath(where.file.decode()).name if found and where.file else "")
     return names
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop what is written to file descriptor 2 in the meantime, which is where the log of C++ goes.
+
+    ``sys.stderr`` is no help: C++ does not know it. What Python had buffered before comes out first.
+    """
+    sys.stderr.flush()
+    keep = os.dup(2)
+    try:
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(keep, 2)
+        os.close(keep)
