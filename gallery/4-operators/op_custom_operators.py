@@ -7,8 +7,7 @@ printing and parsing, fusion and gradient, and what fails without each hook.
 """
 
 # %% cell: setup
-import contextlib
-import os
+import gc
 
 import numpy as np
 import tvm
@@ -21,21 +20,9 @@ from tvm.script import relax as R
 from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.native import quiet
 
 NAME = "relax.softcap"
-
-
-@contextlib.contextmanager
-def quiet():
-    """Drop what C++ writes to its log."""
-    keep = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)
 
 
 # %% cell: who-asks
@@ -208,6 +195,10 @@ text = mod.script()
 with expect_error(tvm.error.DiagnosticError, match="no attribute 'softcap'"):
     tvm.script.from_source(text)
 
+# %%
+with quiet():
+    gc.collect()  # builders that errors left behind
+
 # %% cell: parse
 R.softcap = softcap  # the `R` of this file
 tvm.relax.script.parser.softcap = softcap  # the `R` of from_source
@@ -352,6 +343,10 @@ ir.register_op_attr(NAME, "FPurity", True)
 # %% cell: has-attr
 for hook in ("FNormalize", "FValidate", "FCallPacked"):
     print(f"{hook:12}", op.has_attr(hook), op.get_attr(hook))
+
+# %%
+with quiet():
+    gc.collect()  # builders that errors left behind
 
 # %% cell: solution-outer
 

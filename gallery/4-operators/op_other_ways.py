@@ -8,9 +8,6 @@ of a pattern and a function of an nn.Module; a table of what each can do.
 """
 
 # %% cell: setup
-import contextlib
-import os
-
 import numpy as np
 import tvm
 import tvm.relax.script.parser
@@ -23,20 +20,7 @@ from tvm.script import tirx as T
 from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import layered_graph
 from tvm_deepdive_helpers.ir import show
-
-
-@contextlib.contextmanager
-def quiet():
-    """Drop what C++ writes to its log."""
-    keep = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)
-
+from tvm_deepdive_helpers.native import quiet
 
 rng = np.random.default_rng(0)
 data = rng.normal(0, 4, (5, 8)).astype("float32")
@@ -221,6 +205,16 @@ def with_pure(builder, x):
 
 WAYS["call_pure_packed"] = program(with_pure)
 show(WAYS["call_pure_packed"]["main"], keep="packed", context=0)
+
+# %% cell: missing
+nobody = program(
+    lambda b, x: b.emit(
+        relax.op.call_dps_packed("deepdive.nobody", x, out_ty=x.ty)
+    )
+)
+library = tvm.compile(nobody, target="llvm")
+with expect_error(tvm.error.InternalError, match="Cannot find"):
+    relax.VirtualMachine(library, tvm.cpu())
 
 # %% cell: byoc
 partition = relax.transform.FuseOpsByPattern(

@@ -281,3 +281,6 @@ for batch in (1, 5):
 # %% check
 assert np.allclose(out, expected, atol=1e-4)
 assert call.op.same_as(matmul)
+assert relu.op.input_tensors[0].op.same_as(C.op)
+assert len(relu.op.input_tensors) == 1 and len(C.op.input_tensors) == 2
+assert stages[-1].name == "tirx.LowerIntrin"

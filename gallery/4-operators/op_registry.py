@@ -24,16 +24,9 @@ from tvm_deepdive_helpers.ir import show
 from tvm_deepdive_helpers.isolate import run_isolated
 from tvm_deepdive_helpers.nodes import node_class, node_classes
 
+# %% cell: object
 OPS = sorted(Op.list_op_names())
 RELAX = [name for name in OPS if name.startswith("relax.")]
-
-
-def with_attr(key, names=RELAX):
-    """The operators that have an entry in this table."""
-    return [n for n in names if Op.get(n).get_attr(key) is not None]
-
-
-# %% cell: object
 matmul = Op.get("relax.matmul")
 print(type(matmul).__mro__[:2])
 print("one object for a name:", Op.get("relax.matmul").same_as(matmul))
@@ -111,6 +104,13 @@ with expect_error(tvm.error.InternalError, match="FInferType"):
     relax.BlockBuilder().normalize(relax.Call(ghost, [x]))
 
 # %% cell: families
+
+
+def with_attr(key, names=RELAX):
+    """The operators that have an entry in this table."""
+    return [n for n in names if Op.get(n).get_attr(key) is not None]
+
+
 kinds = Counter(name.split(".")[0] for name in OPS)
 print(f"{len(OPS)} operators:", dict(kinds.most_common()))
 families = Counter(".".join(n.split(".")[1:-1]) or "(none)" for n in RELAX)

@@ -7,8 +7,6 @@ tensor expressions into blocks, and what a kernel promises to its users.
 """
 
 # %% cell: setup
-import contextlib
-import os
 import re
 
 import numpy as np
@@ -20,20 +18,7 @@ from tvm.script import tirx as T
 from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import cut, script, show
-
-
-@contextlib.contextmanager
-def quiet():
-    """Drop what C++ writes to its log."""
-    keep = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)
-
+from tvm_deepdive_helpers.native import quiet
 
 # %% cell: way
 fig, _ = boxes_and_arrows(
