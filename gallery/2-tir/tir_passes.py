@@ -246,7 +246,7 @@ for row, name in enumerate(CONSTRUCTS):
     events[name] = born, dead
     ends = [e.split(".")[1] for e in (born, dead) if e]
     ax.text(last + 0.5, row, ", ".join(ends), va="center", fontsize=7.5)
-ax.set(xlim=(0, len(cpu) + 26), ylim=(len(CONSTRUCTS) - 0.4, -0.6))
+ax.set(xlim=(0, len(cpu) + 34), ylim=(len(CONSTRUCTS) - 0.4, -0.6))
 ax.set_yticks(range(len(CONSTRUCTS)), CONSTRUCTS)
 ax.set_xticks(range(0, len(cpu) + 1, 10))
 ax.set_xlabel("number of the pass")

@@ -103,7 +103,8 @@ def change_later():
 
 
 for made, later in (("1", "2"), ("2", "1")):
-    print(made, later, fresh_thread(change_later, TVM_NUM_THREADS=made))
+    before, after = fresh_thread(change_later, TVM_NUM_THREADS=made)
+    print(f"first {made}: {before}, then {later}: {after}")
 
 
 def another_thread():
