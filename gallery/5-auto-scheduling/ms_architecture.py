@@ -300,6 +300,63 @@ print(hasattr(found, "_inst"))
 # %% check
 assert found.same_as(plug_ins["search_strategy"])
 
+# %% cell: cloned
+made = []
+
+
+@derived_object
+class Counted(ms.schedule_rule.PyScheduleRule):
+    """A rule that does nothing and counts how often it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+        made.append(self)
+
+    def _initialize_with_tune_context(self, context):
+        pass
+
+    def apply(self, sch, block):
+        self.asked += 1
+        return [sch]
+
+    def clone(self):
+        return Counted()
+
+
+def tune_quietly(folder, space):
+    """Two random trials with `tune_tir`, and the files of the run."""
+    package = logging.getLogger("tvm.s_tir.meta_schedule")
+    package.setLevel(logging.ERROR)
+    return ms.tune_tir(
+        gemm,
+        TARGET,
+        folder,
+        max_trials_global=2,
+        builder=InProcessBuilder(),
+        runner=CpuTimeRunner(),
+        cost_model="random",
+        measure_callbacks=[ms.measure_callback.AddToDatabase()],
+        space=space,
+        strategy="replay-trace",
+        num_tuning_cores=1,
+        seed=1,
+    )
+
+
+mine = Counted()
+with tempfile.TemporaryDirectory() as folder:
+    tune_quietly(
+        folder,
+        ms.space_generator.PostOrderApply(
+            sch_rules=[mine], postprocs=[], mutator_probs={}
+        ),
+    )
+print("asked:", mine.asked, "of all copies:", [r.asked for r in made])
+
+# %% check
+assert mine.asked == 0 and len(made) == 2
+
 # %% cell: own-scheduler
 
 
@@ -373,22 +430,8 @@ print(f"short, steep:  {gradient([4, 3, 2, 1, 0.7], 1):.2f}")
 print(f"short, often:  {gradient([4, 3, 2, 1, 0.7], 10):.2f}")
 
 # %% cell: logging
-package = logging.getLogger("tvm.s_tir.meta_schedule")
-package.setLevel(logging.ERROR)
 with tempfile.TemporaryDirectory() as folder:
-    ms.tune_tir(
-        gemm,
-        TARGET,
-        folder,
-        max_trials_global=2,
-        builder=InProcessBuilder(),
-        runner=CpuTimeRunner(),
-        cost_model="random",
-        measure_callbacks=[ms.measure_callback.AddToDatabase()],
-        strategy="replay-trace",
-        num_tuning_cores=1,
-        seed=1,
-    )
+    tune_quietly(folder, "post-order-apply")
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file():
             print(path.relative_to(folder))

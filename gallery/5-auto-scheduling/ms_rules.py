@@ -96,7 +96,9 @@ twice = te.compute((64, 64), lambda i, j: plus[i, j] * 2.0, "twice")
 gemm = te.compute(
     (64, 64), lambda i, j: te.sum(te_a[i, k] * te_b[k, j], axis=k), "gemm"
 )
-relu = te.compute((64, 64), lambda i, j: te.abs(gemm[i, j]), "relu")
+relu = te.compute(
+    (64, 64), lambda i, j: tvm.tirx.max(gemm[i, j], 0.0), "relu"
+)
 rows = te.compute((4,), lambda i: te.sum(te_w[i, r], axis=r), "rows")
 WORKLOADS = {
     "element-wise": te.create_prim_func([te_a, twice]),
@@ -149,6 +151,18 @@ chain = WORKLOADS["element-wise"]
 (inlined,) = spaces(chain, [rules["AutoInline"]])
 steps(inlined)
 show(inlined.mod["main"], keep=r"twice\[.*\] =")
+
+# %% check
+power = te.compute((64, 64), lambda i, j: te.exp(te_a[i, j]), "power")
+total = te.compute((64,), lambda i: te.sum(power[i, k], axis=k), "total")
+more = te.compute((64, 64), lambda i, j: power[i, j] + 1.0, "more")
+blocks = {}
+for last in (total, more):
+    func = te.create_prim_func([te_a, last])
+    (sch,) = spaces(func, [rules["AutoInline"]])
+    children = sch.get_child_blocks(sch.get_sblock("root"))
+    blocks[last.op.name] = [sch.get(block).name_hint for block in children]
+assert blocks == {"total": ["power", "total"], "more": ["more"]}
 
 # %% cell: rfactor
 partial = spaces(WORKLOADS["row sums"], [rules["AddRFactor"]])
@@ -229,6 +243,32 @@ show(on_gpu.mod["main"], keep="thread_binding|sblock_alloc", context=0)
 steps(wished)
 
 
+# %% cell: location
+exp_sum = te.create_prim_func([te_a, total])
+(placed,) = spaces(
+    exp_sum, [rules["AutoInline"], rules["RandomComputeLocation"]]
+)
+steps(placed)
+show(placed.mod["main"], keep="for |sblock\\(", context=0)
+
+# %% cell: gpu-rules
+for label, name in (
+    ("row sums", "CrossThreadReduction"),
+    ("element-wise", "AutoBind"),
+):
+    found = spaces(WORKLOADS[label], [gpu_rules[name]], GPU)
+    drawn = [
+        list(map(int, inst.attrs[0]))
+        for inst in found[-1].trace.insts
+        if inst.kind.name == "SampleCategorical"
+    ]
+    print(f"--- {name}: {len(found)} space(s), threads from", drawn[0])
+    show(found[-1].mod["main"], keep="for ", context=0)
+
+# %% check
+assert len(found) == 1
+
+
 # %% cell: custom
 @tvm.register_global_func("s_tir.meta_schedule.cpu.book.strip")
 def strip(sch, block):
@@ -282,6 +322,33 @@ for postproc in ms.Postproc.create("llvm"):
 
 # %% cell: postprocessed
 show(candidate.mod["main"], keep="for |sblock\\(", context=0)
+
+
+# %% cell: gpu-postprocs
+def complete(func, sch, postproc):
+    """Let a postprocessor work on a schedule for the GPU."""
+    ms.TuneContext(
+        func,
+        target=GPU,
+        space_generator=ms.space_generator.PostOrderApply(
+            sch_rules=[], postprocs=[postproc], mutator_probs={}
+        ),
+    )
+    sch.enter_postproc()
+    return postproc.apply(sch)
+
+
+show(on_gpu.mod["main"], keep="for ax0_ax1_fused|cooperative", context=0)
+complete(WORKLOADS["product"], on_gpu, ms.postproc.RewriteCooperativeFetch())
+print("--- RewriteCooperativeFetch")
+show(on_gpu.mod["main"], keep="for ax0_ax1_fused|cooperative", context=0)
+unbound = s_tir.Schedule(chain)
+complete(chain, unbound, ms.postproc.RewriteUnboundBlock())
+print("--- RewriteUnboundBlock, on a function without any rule")
+show(unbound.mod["main"], keep="for ", context=0)
+
+# %% check
+assert "cooperative" not in on_gpu.mod.script()
 
 # %% cell: verify
 bound = s_tir.Schedule(chain)
@@ -445,9 +512,13 @@ assert mutator.calls > 0 and all(t.error is None for t in result.trials)
 row = te.compute((64,), lambda i: te.sum(te_a[i, k], axis=k), "row")
 vector = te.placeholder((64,), name="v")
 matvec = te.compute((64,), lambda i: te.sum(te_a[i, k] * vector[k], k), "mv")
+own = te.compute(
+    (64, 64), lambda i, j: te.sum(te_a[i, k] * te_a[j, k], axis=k), "own"
+)
 for output, inputs, tiled_too in (
     (row, [te_a], 1),
     (matvec, [te_a, vector], 3),
+    (own, [te_a], 1),
 ):
     func = te.create_prim_func([*inputs, output])
     assert len(spaces(func, [rules["MultiLevelTiling"]])) == tiled_too

@@ -8,7 +8,9 @@ they hold, and five ways to shape them.
 
 # %% cell: setup
 import itertools
+import logging
 import math
+import tempfile
 
 import tvm
 import tvm_ffi
@@ -66,11 +68,41 @@ same = te.create_prim_func([a, b, d])
 equal = tvm_ffi.structural_equal(dense.body, same.body, map_free_vars=True)
 print("the same body from TE:", equal)
 
+# %% cell: names
+names = ms.database.MemoryDatabase()
+first = ms.TuneContext(dense, target=TARGET)
+names.commit_workload(first.mod)
+private = dense.without_attr("global_symbol")
+for func in (dense, dense.with_attr("global_symbol", "other"), private):
+    task = ms.TuneContext(func, target=TARGET)
+    (var,) = task.mod.get_global_vars()
+    symbol = task.mod[var].attrs["global_symbol"]
+    print(f"{var.name_hint} {symbol:6s} {names.has_workload(task.mod)}")
+
+# %% check
+whole = ms.TuneContext(tvm.IRModule({"dense": dense}), target=TARGET)
+assert [v.name_hint for v in whole.mod.get_global_vars()] == ["dense"]
+
 # %% cell: extract
 model = relax.get_pipeline("zero")(running_example.mlp())
 for task in ms.relax_integration.extract_tasks(model, TARGET):
     names = [var.name_hint for var in task.mod.get_global_vars()]
     print(f"{task.task_name:24s} weight {task.weight}, function {names}")
+
+# %% check
+for var, func in model.functions_items():
+    if isinstance(func, tvm.tirx.PrimFunc):
+        model.update_func(var, func.with_attr("tirx.is_scheduled", True))
+logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.ERROR)
+with tempfile.TemporaryDirectory() as folder:
+    contexts, _ = ms.relax_integration.extracted_tasks_to_tune_contexts(
+        ms.relax_integration.extract_tasks(model, TARGET),
+        folder,
+        num_threads=1,
+    )
+assert len(contexts) == 2 and all(
+    context.mod["main"].attrs["tirx.is_scheduled"] for context in contexts
+)
 
 
 # %% cell: spaces
