@@ -17,6 +17,7 @@ from sphinx.locale import get_translation
 from sphinx.util.docutils import SphinxDirective
 
 from . import records
+from .tables import table
 
 _ = get_translation("tvm_deepdive")
 
@@ -157,17 +158,11 @@ class GalleryCell(SphinxDirective):
                 f"line; line {odd or 1} is {' | '.join(rows[(odd or 1) - 1])!r}"
             )
         widths = [min(40, max(len(row[at]) for row in rows)) for at in range(len(rows[0]))]
-        group = nodes.tgroup(cols=len(widths))
-        group += [nodes.colspec(colwidth=width) for width in widths]
-        head, body = nodes.thead(), nodes.tbody()
-        for number, row in enumerate(rows):
-            (body if number else head).append(
-                nodes.row("", *(nodes.entry("", nodes.paragraph("", "", *_inline(text))) for text in row))
-            )
-        group += [head, body]
-        table = nodes.table("", group, classes=["cell-output", "cell-table", "colwidths-given"])
-        self.set_source_info(table)
-        return table
+        head, *body = ([_inline(text) for text in row] for row in rows)
+        made = table(head, body, widths)
+        made["classes"] += ["cell-output", "cell-table", "colwidths-given"]
+        self.set_source_info(made)
+        return made
 
     def _cut(self, cell: records.Cell) -> str:
         lines = cell.output.split("\n")

@@ -19,6 +19,7 @@ from sphinx.locale import get_translation
 from sphinx.util.docutils import SphinxDirective
 
 from . import cells, records
+from .tables import table
 
 _ = get_translation("tvm_deepdive")
 
@@ -108,21 +109,6 @@ class GalleryStatus(SphinxDirective):
 
     def _link(self, script: str, title: str) -> nodes.Node:
         return _doc_link(self.env, f"/{cells.gallery_out(self.env).name}/{script}", title)
-
-
-def table(head: list[str], body: list[list[Any]], widths: list[int]) -> nodes.table:
-    """A docutils table; entries are strings or inline nodes."""
-    group = nodes.tgroup("", *[nodes.colspec(colwidth=width) for width in widths], cols=len(head))
-
-    def row(entries: list[Any]) -> nodes.row:
-        made = nodes.row()
-        for entry in entries:
-            inline = entry if isinstance(entry, nodes.Node) else nodes.Text(entry)
-            made += nodes.entry("", nodes.paragraph("", "", inline))
-        return made
-
-    group += [nodes.thead("", row(head)), nodes.tbody("", *[row(entries) for entries in body])]
-    return nodes.table("", group)
 
 
 def _doc_link(env: Any, target: str, title: str = "") -> nodes.Node:
