@@ -15,7 +15,7 @@ SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPH
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html test live lint accept symbols clean env
+.PHONY: help html pdf test live lint accept symbols clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ help: ## Show this list
 html: env ## Build the book into _build/html/en/ (more options: SPHINXOPTS="...")
 	@$(RUN) -m sphinx -W --keep-going $(SPHINX_ARGS)
 	@echo "The book is in $(BUILD)/index.html"
+
+pdf: env ## Make the PDF of the book, _build/pdf/tvm-deep-dive-en.pdf; needs LaTeX, and says which packages
+	@$(RUN) -m tvm_deepdive_helpers.maintain.pdf --edition $(EDITION)
 
 test: env ## Run the tests (more options: PYTESTOPTS="...")
 	@$(RUN) -m pytest $(PYTESTOPTS)

@@ -34,6 +34,10 @@ nitpicky = True
 # sphinx-gallery warns of spaces in the whole path of a script; the book may stand in such a folder, and `make lint`
 # checks the names of the scripts.
 suppress_warnings = ["config.cache", "sphinx_gallery.space_in_filename"]
+# The printed book has no pages of scripts: they repeat what the chapters show (`make pdf` sets the tag).
+if tags.has("print"):  # noqa: F821 - Sphinx defines it
+    exclude_patterns += ["gallery/**"]
+    suppress_warnings += ["toc.empty_glob"]
 
 # MyST: only what the vocabulary needs.
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -80,5 +84,53 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 
+# PDF: `make pdf` (tvm_deepdive_helpers.maintain.pdf) runs this builder and latexmk, and reads the log.
 latex_engine = "xelatex"
-latex_elements = {"sphinxsetup": "verbatimforcewraps=true"}
+latex_use_xindy = False
+latex_documents = [("index", "tvm-deep-dive.tex", project, author, "manual")]
+latex_toplevel_sectioning = "part"
+latex_show_pagerefs = True
+latex_show_urls = "no"
+latex_domain_indices = False
+latex_elements = {
+    "papersize": "a4paper",
+    "pointsize": "10pt",
+    "figure_align": "H",
+    "extraclassoptions": "openany,oneside",
+    "fncychap": "",
+    "fontpkg": r"""
+\setmainfont{Linux Libertine O}
+\setsansfont{Linux Biolinum O}
+\setmonofont{DejaVu Sans Mono}[Scale=0.78]
+""",
+    "sphinxsetup": ", ".join(
+        [
+            "verbatimforcewraps=true",
+            "verbatimmaxunderfull=2",
+            "hmargin={25mm,25mm}",
+            "vmargin={22mm,25mm}",
+            "TitleColor={RGB}{25,45,75}",
+            "InnerLinkColor={RGB}{25,70,130}",
+            "OuterLinkColor={RGB}{25,70,130}",
+            "VerbatimColor={RGB}{244,246,248}",
+            "VerbatimBorderColor={RGB}{205,212,220}",
+            "div.note_border-radius=2pt",
+        ]
+    ),
+    # The environments style the containers that sphinxext.cells makes: a cell, and within it the output.
+    "preamble": r"""
+\usepackage{enumitem}
+\setlistdepth{9}
+\newenvironment{sphinxclasscell-output-box}%
+  {\sphinxsetup{VerbatimColor={RGB}{255,255,255}, pre_border-left-width=2pt}}{}
+\newenvironment{sphinxclasscell-table-box}{\footnotesize}{}
+\newenvironment{sphinxclasscell-fails}{\sphinxsetup{VerbatimBorderColor={RGB}{190,60,40}}}{}
+\newenvironment{sphinxclasscell-caption}{\small\bfseries}{\par}
+\newenvironment{sphinxclasscell-origin}{\hfill\footnotesize}{\par}
+\hypersetup{pdflang={en}, pdfdisplaydoctitle=true, bookmarksnumbered=true}
+\emergencystretch=3em
+% Names in tables may break after an underscore, as they may after a dot.
+\let\plainunderscore\_
+\renewcommand{\_}{\plainunderscore\allowbreak}
+""",
+}

@@ -107,9 +107,9 @@ class GalleryCell(SphinxDirective):
             box["classes"].append("cell-fails")
         if "caption" in self.options:
             inlines, messages = self.parse_inline(self.options["caption"])
-            caption = nodes.paragraph("", "", *inlines, *messages, classes=["cell-caption"])
+            caption = nodes.paragraph("", "", *inlines, *messages)
             self.set_source_info(caption)
-            box += caption
+            box += nodes.container("", caption, classes=["cell-caption"])
         if show != "output":
             box += self._literal(cell.code, "python", "cell-code")
         if show != "code":
@@ -134,9 +134,14 @@ class GalleryCell(SphinxDirective):
             )
         if cell.output.strip():
             if "table" in self.options:
-                box += self._table(cell)
+                framed = nodes.container(classes=["cell-table-box"])
+                framed += self._table(cell)
+                box += framed
             else:
-                box += self._literal(self._cut(cell), self.options.get("language", "text"), "cell-output")
+                # A box of its own, so that the PDF can tell output from code as well.
+                output = nodes.container(classes=["cell-output-box"])
+                output += self._literal(self._cut(cell), self.options.get("language", "text"), "cell-output")
+                box += output
         if cell.images and "alt" not in self.options:
             raise records.RecordError(
                 f"cell {cell.name!r} of gallery/{record.script}.py draws a figure; say in ':alt:' what it shows"
@@ -194,20 +199,22 @@ class GalleryCell(SphinxDirective):
     def _origin(self, record: records.Record, cell: records.Cell) -> nodes.Node:
         """The small link to the page of the whole script."""
         label = _("%(script)s, cell %(cell)s") % {"script": f"gallery/{record.script}.py", "cell": cell.name}
-        target = f"/{gallery_out(self.env).name}/{record.script}"
-        reference = addnodes.pending_xref(
-            "",
-            nodes.inline(label, label),
-            refdomain="std",
-            reftype="doc",
-            reftarget=target,
-            refexplicit=True,
-            refwarn=True,
-            refdoc=self.env.docname,
-        )
-        paragraph = nodes.paragraph("", "", reference, classes=["cell-origin"], translatable=False)
+        page = f"{gallery_out(self.env).name}/{record.script}"
+        reference: nodes.Node = nodes.inline(label, label)
+        if page in self.env.found_docs:  # in print there are no pages of scripts
+            reference = addnodes.pending_xref(
+                "",
+                reference,
+                refdomain="std",
+                reftype="doc",
+                reftarget=f"/{page}",
+                refexplicit=True,
+                refwarn=True,
+                refdoc=self.env.docname,
+            )
+        paragraph = nodes.paragraph("", "", reference, translatable=False)
         self.set_source_info(paragraph)
-        return paragraph
+        return nodes.container("", paragraph, classes=["cell-origin"])
 
 
 def _inline(text: str) -> list[nodes.Node]:

@@ -108,7 +108,9 @@ class GalleryStatus(SphinxDirective):
         return [made]
 
     def _link(self, script: str, title: str) -> nodes.Node:
-        return _doc_link(self.env, f"/{cells.gallery_out(self.env).name}/{script}", title)
+        page = f"{cells.gallery_out(self.env).name}/{script}"
+        # In print there are no pages of scripts.
+        return _doc_link(self.env, f"/{page}", title) if page in self.env.found_docs else nodes.Text(title)
 
 
 def _doc_link(env: Any, target: str, title: str = "") -> nodes.Node:
