@@ -1,6 +1,7 @@
 """Sphinx configuration of the book. Run through ``make html``; the source folder is ``book/``."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -37,7 +38,6 @@ suppress_warnings = ["config.cache", "sphinx_gallery.space_in_filename"]
 # The printed book has no pages of scripts: they repeat what the chapters show (`make pdf` sets the tag).
 if tags.has("print"):  # noqa: F821 - Sphinx defines it
     exclude_patterns += ["gallery/**"]
-    suppress_warnings += ["toc.empty_glob"]
 
 # MyST: only what the vocabulary needs.
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -124,6 +124,11 @@ latex_elements = {
 \newenvironment{sphinxclasscell-output-box}%
   {\sphinxsetup{VerbatimColor={RGB}{255,255,255}, pre_border-left-width=2pt}}{}
 \newenvironment{sphinxclasscell-table-box}{\footnotesize}{}
+\newenvironment{sphinxclasstvm-citations-box}{\tiny}{}
+\AddToHook{env/tabulary/before}{\small}
+% Titles of parts carry their number already.
+\renewcommand{\partname}{}
+\renewcommand{\thepart}{}
 \newenvironment{sphinxclasscell-fails}{\sphinxsetup{VerbatimBorderColor={RGB}{190,60,40}}}{}
 \newenvironment{sphinxclasscell-caption}{\small\bfseries}{\par}
 \newenvironment{sphinxclasscell-origin}{\hfill\footnotesize}{\par}
@@ -134,3 +139,13 @@ latex_elements = {
 \renewcommand{\_}{\plainunderscore\allowbreak}
 """,
 }
+
+
+def _without_scripts(app, docname, source):
+    """Take the list of scripts out of the first page, in print."""
+    if docname == "index" and app.tags.has("print"):
+        source[0] = re.sub(r"```{toctree}\n(?:[^`]*\n)?gallery/index\n```\n", "", source[0])
+
+
+def setup(app):
+    app.connect("source-read", _without_scripts)

@@ -437,7 +437,8 @@ def _table(app: Any, docname: str) -> nodes.Node:
     for place, pages in cited.values():
         body += nodes.row("", *(nodes.entry("", cell) for cell in _cells(app, docname, place, pages)))
     group += body
-    return nodes.table("", group, classes=["tvm-citations", "colwidths-given"])
+    table = nodes.table("", group, classes=["tvm-citations", "colwidths-given"])
+    return nodes.container("", table, classes=["tvm-citations-box"])
 
 
 def _cell(paragraph: nodes.paragraph) -> nodes.paragraph:
