@@ -125,7 +125,7 @@ latex_elements = {
   {\sphinxsetup{VerbatimColor={RGB}{255,255,255}, pre_border-left-width=2pt}}{}
 \newenvironment{sphinxclasscell-table-box}{\footnotesize}{}
 \newenvironment{sphinxclasstvm-citations-box}{\tiny}{}
-\AddToHook{env/tabulary/before}{\small}
+\AddToHook{env/tabulary/before}{\footnotesize}
 % Titles of parts carry their number already.
 \renewcommand{\partname}{}
 \renewcommand{\thepart}{}
