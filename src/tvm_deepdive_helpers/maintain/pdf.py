@@ -151,10 +151,9 @@ def _check(found: Log, log: Path) -> None:
     problems += [f"no label {label}" for label in found.undefined]
     problems += [f"a line is {width:.0f} pt too wide: {text}" for width, text in found.overfull]
     if problems:
-        more = f"\n… {len(problems) - 30} more" if len(problems) > 30 else ""
-        raise SystemExit(
-            "pdf: the PDF would have these faults:\n" + "\n".join(problems[:30]) + more + f"\nLog: {log.relative_to(ROOT)}"
-        )
+        more = [f"… {len(problems) - 30} more"] if len(problems) > 30 else []
+        lines = ["pdf: the PDF would have these faults:", *problems[:30], *more, f"Log: {log.relative_to(ROOT)}"]
+        raise SystemExit("\n".join(lines))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ module                  what it adds
 :mod:`.cells`           directives ``gallery-cell`` and ``solution-cell``
 :mod:`.glue`            role ``glue``
 :mod:`.citations`       roles ``tvm-py`` and ``tvm-cpp``, directive ``quote``
+:mod:`.reading`         reading times, directive ``reading-list``
 :mod:`.pages`           ``question``, ``summary``, ``design-note``, the facts line, ``gallery-status``
 ======================  =========================================================================
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "pages")
+PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "reading", "pages")
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -8,7 +8,6 @@ front matter, and the TVM version and date from the records of the scripts that 
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,14 +17,10 @@ from sphinx import addnodes
 from sphinx.locale import get_translation
 from sphinx.util.docutils import SphinxDirective
 
-from . import cells, records
+from . import cells, reading, records
 from .tables import table
 
 _ = get_translation("tvm_deepdive")
-
-#: Words a minute of somebody who reads technical prose and looks at the code beside it.
-WORDS_PER_MINUTE = 150
-
 
 class _Box(SphinxDirective):
     """An admonition with a class of its own, and a title in the reader's language."""
@@ -126,18 +121,6 @@ def _doc_link(env: Any, target: str, title: str = "") -> nodes.Node:
     )
 
 
-def reading_minutes(doctree: nodes.document) -> int:
-    """Minutes to read a page: its words, without code and output."""
-    words = 0
-    for node in doctree.findall(nodes.Text):
-        ancestor: Any = node.parent
-        while ancestor is not None and not isinstance(ancestor, nodes.literal_block):
-            ancestor = ancestor.parent
-        if ancestor is None:
-            words += len(node.astext().split())
-    return max(1, math.ceil(words / WORDS_PER_MINUTE))
-
-
 def _add_facts(app: Any, doctree: nodes.document) -> None:
     """Handler of ``doctree-read``: the line of facts below the title of a chapter."""
     docname = app.env.docname
@@ -147,7 +130,8 @@ def _add_facts(app: Any, doctree: nodes.document) -> None:
     title = next(doctree.findall(nodes.title), None)
     if title is None:
         return
-    facts: list[nodes.Node] = [nodes.Text(_("Reading time: about %d min.") % reading_minutes(doctree))]
+    minutes = reading.note_minutes(app.env, docname, doctree)
+    facts: list[nodes.Node] = [nodes.Text(_("Reading time: about %d min.") % minutes)]
     needs = meta.get("needs", [])
     needs = json.loads(needs) if isinstance(needs, str) else needs
     if needs:
