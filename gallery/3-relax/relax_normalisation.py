@@ -68,7 +68,7 @@ STEPS = {
     "update": "UpdateType(call, type), in place",
     "fnorm": "FNormalize of the op, if it has one",
     "var": "CreateVar: a fresh name",
-    "bind": "VarBinding into block_stack_.back()\nvalue into binding_table_",
+    "bind": "VarBinding into block_stack_,\nvalue into binding_table_",
 }
 fig, _ = layered_graph(
     STEPS,

@@ -386,6 +386,14 @@ class Definitions(PyExprMutator):
         return super().visit_var_def_(var)
 
 
+with expect_error(TypeError, match="Inheritance from a decorated"):
+
+    @mutator
+    class Heir(ReturnsNone):
+        def visit_call_(self, call):
+            return super().visit_call_(call)
+
+
 with expect_error(AttributeError, match="_outer"):
     NotDecorated().visit_expr(root_of_root)
 with quiet():
