@@ -376,6 +376,20 @@ print("by hand:        ", *groups(softmax_by_hand))
 print("relu, softmax:  ", *groups(R.nn.relu, softmax))
 print("exp, relu, both:", *groups(R.exp, R.nn.relu, returned=2))
 
+
+def square(x):
+    return R.matmul(x, x)
+
+
+def row_sums(x):
+    return R.sum(x, axis=1)
+
+
+print("exp, sum, relu: ", *groups(R.exp, row_sums, R.nn.relu))
+print("relu, matmul, relu:", *groups(R.nn.relu, square, R.nn.relu))
+print("matmul, transpose:", *groups(square, R.permute_dims))
+print("exp, transpose, relu:", *groups(R.exp, R.permute_dims, R.nn.relu))
+
 # %% cell: depth
 chain = [R.exp, R.nn.relu, R.abs, R.tanh, R.sqrt, R.sigmoid]
 for depth in (1, 2, 3, 256):

@@ -9,6 +9,7 @@ order, how the schedule gets into the module, and a symbolic number of rows.
 # %% cell: setup
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax, s_tir, tirx
 
 from tvm_deepdive_helpers import expect_error, glue
@@ -168,6 +169,24 @@ for name, step in TOO_LATE.items():
     reason = str(error.exception).split("Error message: ")[1]
     print(f"{name}: {reason.splitlines()[0]}\n")
 
+# %% cell: threads
+
+
+def parallel(sch):
+    sch.parallel(sch.get_loops("matmul")[0])
+
+
+sch = s_tir.Schedule(fused[KERNEL])
+for step in (tile, vectorize, unroll, join, parallel, decompose):
+    step(sch)
+threaded = sch.mod["main"]
+stages = tir_stages(threaded.with_attr("global_symbol", "k"))
+last = {s.name: s for s in stages}["s_tir.CompactBufferAllocation"].after
+show(last["k"], keep="parallel|alloc_buffer", context=0)
+
+# %% check
+timer(threaded)  # compares with numpy
+
 # %% cell: in-the-module
 scheduled = tvm.IRModule(dict(fused.functions.items()))
 name = scheduled.get_global_var(KERNEL)
@@ -181,6 +200,19 @@ vms = {
 for label, vm in vms.items():
     got = vm["main"](*arguments).numpy()
     print(f"{label:10}", np.allclose(got, want, atol=1e-2))
+
+# %% cell: work-on
+sch = s_tir.Schedule(fused)
+with expect_error(ValueError, match="which function"):
+    sch.get_sblock("matmul")
+sch.work_on(KERNEL)
+for step in STEPS:
+    step(sch)
+print(sorted(v.name_hint for v in sch.mod.get_global_vars()))
+same = tvm_ffi.structural_equal(
+    sch.mod[KERNEL].body, functions["decompose"].body, map_free_vars=True
+)
+print("the same loops:", same)
 
 # %% cell: models, varies
 pair = race(
