@@ -8,7 +8,6 @@ packed functions, gradients, and what a wrong call does.
 
 # %% cell: setup
 import contextlib
-import os
 
 import numpy as np
 import tvm
@@ -23,25 +22,13 @@ from tvm.script import tirx as T
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import alt, boxes_and_arrows
 from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.native import quiet
 from tvm_deepdive_helpers.passes import record
 from tvm_deepdive_helpers.running_example import as_tensors
 
 FOUR = relax.TensorType((4,), "float32")
 X = np.arange(4, dtype="float32")
 ONES = np.ones(4, "float32")
-
-
-@contextlib.contextmanager
-def quiet():
-    """Drop what C++ writes to its log."""
-    keep = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)
 
 
 def machine(mod):

@@ -7,9 +7,7 @@ pass which breaks a program, and what passes silently assume.
 """
 
 # %% cell: setup
-import contextlib
 import inspect
-import os
 
 import numpy as np
 import tvm
@@ -31,21 +29,8 @@ from tvm.script import tirx as T
 from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import COLORS, alt, layered_graph, new, tint
 from tvm_deepdive_helpers.ir import diff, show
+from tvm_deepdive_helpers.native import quiet
 from tvm_deepdive_helpers.running_example import MLP, as_tensors
-
-
-@contextlib.contextmanager
-def quiet():
-    """Drop what C++ writes to its log."""
-    keep = os.dup(2)
-    with open(os.devnull, "w") as null:
-        os.dup2(null.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(keep, 2)
-            os.close(keep)
-
 
 # %% cell: module
 
