@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from tvm import ir, relax, topi
 from tvm.relax import analysis
 from tvm.relax import transform as tf
+from tvm.relax.binding_rewrite import DataflowBlockRewrite
 from tvm.relax.expr_functor import (
     PyExprMutator,
     PyExprVisitor,
@@ -386,6 +387,42 @@ with quiet():
         ReturnsNone().visit_expr(root_of_root)
     with expect_error(RuntimeError, match="51 calls for s"):
         Definitions().visit_expr(Module["main"])
+
+# %% cell: no-class
+function, calls = Module["main"], []
+
+
+def note(node):
+    if isinstance(node, ir.Call):
+        calls.append(node.op.name)
+
+
+analysis.post_order_visit(function, note)
+print("calls:", *calls)
+
+s, y = function.body.blocks[0].bindings[0].var, function.params[1]
+edit = DataflowBlockRewrite(function.body.blocks[0], function)
+with expect_error(tvm.error.InternalError, match="s is used by"):
+    edit.remove_unused(s)
+size = relax.BlockBuilder().normalize(relax.op.abs(y))
+edit.add(size, "size", is_dfvar=True)
+size = edit.mutated_dfb().bindings[1].var
+with expect_error(tvm.error.InternalError, match="Cannot find size"):
+    edit.replace_all_uses(s, size)
+wider = edit.mutated_root_fn()
+edit = DataflowBlockRewrite(wider.body.blocks[0], wider)
+edit.replace_all_uses(s, size)
+edit.remove_unused(s)
+diff(function, edit.mutated_root_fn(), context=0)
+
+twin = relax.utils.copy_with_new_vars(function)
+print("the twin has the same parameters:", twin.params[1].same_as(y))
+
+# %% check
+only = tvm.IRModule({"main": edit.mutated_root_fn()})
+assert analysis.check_well_formed(only)
+np.testing.assert_allclose(run(only, X, Y), np.exp(X / np.abs(Y)), 1e-5)
+assert not twin.params[0].same_as(function.params[0])
 
 # %% cell: instrument
 
