@@ -10,15 +10,19 @@ ctypes and beside a C extension, and what belongs before a loop.
 import contextlib
 import ctypes
 import io
-import math
+import sys
+import sysconfig
 import tempfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 from tvm.contrib import tvmjs
 from tvm.script import tirx as T
+from tvm.support import cc
 
 from tvm_deepdive_helpers import glue
 from tvm_deepdive_helpers.bench import compare
@@ -124,7 +128,7 @@ print("after clear:", cache["get"]("w"))
 # %% check
 assert np.float32(np.pi) == values["w"].numpy()[0]
 
-# %% cell: hoist
+# %%
 x, *weights = arguments(seed=0)
 tensors = as_tensors([x, *weights])
 main = vm["main"]
@@ -150,30 +154,98 @@ glue("main_us", least, varies=True)
 glue("machine_us", micro["VirtualMachine(ex)"], varies=True)
 glue("convert_us", micro["main(*as_tensors(arrays))"] - least, varies=True)
 
+# %% cell: peers
+PEERS = r"""
+#include <Python.h>
+#include <tvm/ffi/c_api.h>
+
+double twice(double x) { return 2 * x; }  /* for ctypes */
+
+int __tvm_ffi_twice(void* self, const TVMFFIAny* args, int32_t n,
+                    TVMFFIAny* result) {
+  if (n != 1 || args[0].type_index != kTVMFFIFloat) {
+    TVMFFIErrorSetRaisedFromCStr("TypeError", "one float, please");
+    return -1;
+  }
+  result->type_index = kTVMFFIFloat;
+  result->v_float64 = twice(args[0].v_float64);
+  return 0;
+}
+
+static PyObject* direct(PyObject* self, PyObject* x) {
+  double v = PyFloat_AsDouble(x);
+  return PyErr_Occurred() ? NULL : PyFloat_FromDouble(twice(v));
+}
+
+static PyObject* general(PyObject* self, PyObject* args) {
+  double v;
+  if (!PyArg_ParseTuple(args, "d", &v)) return NULL;
+  Py_BEGIN_ALLOW_THREADS  /* without the GIL, as tvm-ffi does */
+  v = twice(v);
+  Py_END_ALLOW_THREADS
+  return PyFloat_FromDouble(v);
+}
+
+static PyMethodDef METHODS[] = {{"direct", direct, METH_O, ""},
+                                {"general", general, METH_VARARGS, ""},
+                                {0}};
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "peers", "", -1,
+                                    METHODS};
+PyMODINIT_FUNC PyInit_peers(void) { return PyModule_Create(&MODULE); }
+"""
+source = Path(folder.name, "peers.c")
+source.write_text(PEERS)
+headers = [
+    sysconfig.get_paths()["include"],
+    Path(tvm_ffi.__file__).parent / "include",
+]
+options = ["-xc", "-O2", *(f"-I{header}" for header in headers)]
+library = str(source.with_suffix(".so"))
+cc.create_shared(library, str(source), options)
+sys.path.insert(0, folder.name)
+import peers
+
+by_ctypes = ctypes.CDLL(library).twice
+by_ctypes.argtypes, by_ctypes.restype = [ctypes.c_double], ctypes.c_double
+by_ffi = tvm_ffi.load_module(library)["twice"]
+holding = tvm_ffi.load_module(library)["twice"]
+holding.release_gil = False
+ways = {
+    "C extension, one argument": peers.direct,
+    "C extension, any arguments": peers.general,
+    "ctypes": by_ctypes,
+    "tvm-ffi": by_ffi,
+    "tvm-ffi, keeping the GIL": holding,
+}
+print({way(2.5) for way in ways.values()})
+
+# %% check
+assert all(way(2.5) == 5 for way in ways.values())
+
 # %% cell: border, varies
-as_long = ctypes.pythonapi.PyLong_AsLong  # a C function, through ctypes
-as_long.argtypes, as_long.restype = [ctypes.py_object], ctypes.c_long
-ffi = tvm.get_global_func("runtime.NumThreads")
+calls = {name: lambda way=way: way(2.5) for name, way in ways.items()}
 small = compare(
     {
-        "C extension": lambda: math.sqrt(2.0),
-        "ctypes": lambda: as_long(7),
-        "tvm-ffi": lambda: ffi(),
-        "get_global_func": lambda: tvm.get_global_func("vm.builtin.copy"),
+        **calls,
+        "get_global_func(name)": lambda: tvm.get_global_func("book.tick"),
         "vm['main']": lambda: vm["main"],
+        "an empty lambda": lambda: None,
     },
     number=2000,
 )
-nothing = compare({"empty": lambda: None}, number=2000).minima["empty"]
+nothing = small.minima["an empty lambda"]
 nano = {k: 1e9 * (v - nothing) for k, v in small.minima.items()}
-for name, ns in nano.items():
-    print(f"{name:22}{ns:7.0f} ns{ns / nano['tvm-ffi']:8.1f}")
+for name in list(nano)[:-1]:
+    print(f"{name:27}{nano[name]:6.0f} ns{nano[name] / nano['tvm-ffi']:7.1f}")
 
 # %% check
 assert nano["vm['main']"] > nano["tvm-ffi"]
-assert nano["get_global_func"] > nano["tvm-ffi"]
+assert nano["get_global_func(name)"] > nano["tvm-ffi"]
+assert nano["C extension, one argument"] < nano["tvm-ffi"] < nano["ctypes"]
+glue("extension_ns", nano["C extension, one argument"], varies=True)
 glue("ffi_ns", nano["tvm-ffi"], varies=True)
-glue("lookup_ns", nano["get_global_func"], varies=True)
+glue("ctypes_ns", nano["ctypes"], varies=True)
+glue("lookup_ns", nano["get_global_func(name)"], varies=True)
 
 # %% cell: solution-loop
 batch = [tvm.runtime.tensor(x * scale) for scale in (1, 2, 3)]

@@ -7,15 +7,22 @@ border shows, and how to tell a crash from an error.
 """
 
 # %% cell: kernel
+import os
+import socket
+import sys
+import textwrap
+import threading
 import traceback
 
 import numpy as np
 import tvm
 import tvm_ffi
-from tvm import relax
+from tvm import relax, rpc
+from tvm.rpc.server import Server
 from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
+from tvm.support.popen_pool import PopenWorker
 
 from tvm_deepdive_helpers import glue
 from tvm_deepdive_helpers.book import clean_message
@@ -53,7 +60,8 @@ def provoke(**cases):
         except Exception as error:
             raised[name] = type(error)
             line = clean_message(str(error)).splitlines()[0]
-            print(f"{name:12} {type(error).__name__}: {line}")
+            told = f"{name:12} {type(error).__name__}: {line}"
+            print(textwrap.fill(told, 78, subsequent_indent=" " * 13))
 
 
 x = zeros(8)
@@ -129,8 +137,95 @@ assert issubclass(tvm.error.InternalError, RuntimeError)
 kinds = tvm_ffi.core.ERROR_NAME_TO_TYPE
 plain = [k for k, cls in kinds.items() if cls.__module__ == "builtins"]
 own = [k for k, cls in kinds.items() if cls.__module__ != "builtins"]
-print("of Python:", *sorted(plain))
-print("of TVM:   ", *sorted(own))
+for origin, names in {"of Python: ": plain, "of TVM:    ": own}.items():
+    told = origin + " ".join(sorted(names))
+    print(textwrap.fill(told, 78, subsequent_indent=" " * 11))
+
+# %% cell: workers
+os.environ["TVM_BIND_THREADS"] = "0"  # leave the calling threads alone
+
+
+def load(_=0):
+    """The same mistake, wherever it is made."""
+    tvm.runtime.load_module("none.so")
+    return 0
+
+
+tvm.register_global_func("book.load", load)
+
+
+@T.prim_func
+def failing(A: T.Buffer((2,), "int64")):
+    for i in T.parallel(2):
+        A[i] = T.call_packed("book.load", i)
+
+
+named = tvm.IRModule({"failing": failing.with_attr("global_symbol", "f")})
+parallel = tvm.compile(named, "llvm")["f"]
+two = zeros(2, dtype="int64")
+
+
+def parallel_loop(threads):
+    """Run the loop in a new thread, which makes a pool of its own."""
+    os.environ["TVM_NUM_THREADS"] = threads
+    case = {f"parallel, {threads}": lambda: parallel(two)}
+    thread = threading.Thread(target=provoke, kwargs=case)
+    thread.start()
+    thread.join()
+
+
+def process():
+    """Make it in a process, which answers with a pickled exception."""
+    worker = PopenWorker()
+    worker.send(load)
+    try:
+        worker.recv()
+    except Exception as error:  # its text is a whole traceback
+        text = str(error).splitlines()[-1].partition(": ")[2]
+        raise type(error)(text) from None
+    finally:
+        worker.kill()
+
+
+def remote():
+    """Make it in a session of an RPC server."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    server = Server("127.0.0.1", port, port + 99, key="book", silent=True)
+    session = rpc.connect("127.0.0.1", server.port, "book")
+    try:
+        session.load_module("none.so")
+    except Exception as error:
+        answer = type(error)(str(error).splitlines()[-1])
+    session = None  # ends the session, and then the server may go
+    server.terminate()
+    raise answer
+
+
+def disco_thread():
+    """Make it in a worker of Disco, and wait for it."""
+    import importlib
+    import sys
+
+    import tvm  # noqa: F401  (before its part)
+
+    sys.modules.pop("tvm.runtime.disco._ffi_api", None)
+    disco = importlib.import_module("tvm.runtime.disco")
+    session = disco.ThreadedSession(num_workers=1)
+    session.load_vm_module("none.so")
+    session.sync_worker_0()
+
+
+provoke(**{"this thread": load})
+parallel_loop("2")
+parallel_loop("1")
+provoke(process=process, remote=remote)
+print(f"{'Disco':12} {run_isolated(disco_thread).describe()}")
+
+# %% check
+assert raised["process"] is ValueError
+assert raised["remote"] is tvm.error.RPCError
+assert "parallel, 1" not in raised
 
 # %% cell: traceback
 
@@ -152,56 +247,57 @@ print("frames of C++ between:", len(frames) > len(ours))
 assert ours[-1] == "fails"
 
 # %% cell: hook
-
-
-def uncaught():
-    """An error of the parser that nobody catches."""
-    import tvm
-
-    raise tvm.error.DiagnosticError("line 7 is wrong")
-
-
+diagnostic = tvm.error.DiagnosticError("line 7 is wrong")
 for value in ("0", "1"):
-    ended = run_isolated(uncaught, env={"TVM_BACKTRACE": value})
-    lines = (ended.stdout + ended.stderr).strip().splitlines()
-    print(f"TVM_BACKTRACE={value}:", lines[-1])
+    os.environ["TVM_BACKTRACE"] = value
+    print(f"TVM_BACKTRACE={value}:", end=" ", flush=True)
+    sys.excepthook(type(diagnostic), diagnostic, None)  # as Python does
+
+# %% cell: log
+
+
+def verbose():
+    """Compile and run, which would be told at length."""
+    import tvm
+    from tvm import relax
+
+    from tvm_deepdive_helpers.running_example import MLP
+
+    relax.VirtualMachine(tvm.compile(MLP, "llvm"), tvm.cpu())
+
+
+ended = run_isolated(verbose, env={"TVM_LOG_DEBUG": "DEFAULT=9"})
+print("lines:", len((ended.stdout + ended.stderr).splitlines()))
+
+# %% check
+assert ended.ok and not ended.stdout + ended.stderr
 
 # %% cell: limit
-
-
-def through_c():
-    """Count the frames of an error that crosses twice."""
-    import traceback
-
-    import tvm_ffi
-
-    def fails(_):
-        raise KeyError("inner")
-
-    inner = tvm_ffi.convert(fails)
+counts = {}
+for limit in ("0", "512"):
+    os.environ["TVM_TRACEBACK_LIMIT"] = limit
     try:
-        tvm_ffi.convert(lambda v: inner(v))(1)
+        tvm_ffi.convert(lambda v: tvm_ffi.convert(fails)(v))(1)
     except KeyError as error:
-        print(len(traceback.extract_tb(error.__traceback__)))
-
-
-counts = {
-    limit: int(
-        run_isolated(through_c, env={"TVM_TRACEBACK_LIMIT": limit}).stdout
-    )
-    for limit in ("0", "512")
-}
-print("fewer frames with TVM_TRACEBACK_LIMIT=0:", counts["0"] < counts["512"])
+        counts[limit] = len(traceback.extract_tb(error.__traceback__))
+print("frames with a limit of 0:", counts["0"])
+print("more with 512:", counts["512"] > counts["0"])
 
 # %% check
 assert counts["0"] < counts["512"]
 
 # %% cell: gdb
-command, *session = data("gdb_session.txt").read_text().splitlines()
-print(*session, sep="\n")
+text = data("gdb_session.txt").read_text()
+command, first, second = text.split("$ cat ")
+print("$ cat " + first, end="")
+
+# %% cell: gdb-recursion
+print("$ cat " + second, end="")
 
 # %% check
-assert command.startswith("# generated: gdb")
+assert "-m tvm_deepdive_helpers.maintain.gdb_session;" in command
+frames = [line.split()[1] for line in second.splitlines() if line[:1] == "#"]
+assert frames[1:6] == frames[6:11] and len(set(frames[1:6])) == 5
 
 # %% cell: crashes
 
@@ -318,9 +414,12 @@ def wrong():
     tvm.get_global_func("book.none")
 
 
-for function in (no_handle, wrong):
-    print(f"{function.__name__:10}", guarded(function))
+ends = {
+    function.__name__: guarded(function) for function in (no_handle, wrong)
+}
+for name, end in ends.items():
+    print(f"{name:10} {end}")
 
 # %% check
-assert guarded(no_handle) == "crashed (SIGSEGV)"
+assert ends["no_handle"] == "crashed (SIGSEGV)"
 glue("kinds", len(kinds))
