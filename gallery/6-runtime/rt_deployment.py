@@ -255,6 +255,32 @@ print("status:", run("./other.so", *x.shape))
 assert model.count(magic) == 1
 glue("format", version.decode())
 
+# %% cell: static
+prefixed = with_weights.with_attr("system_lib_prefix", "book_")
+archive = str(here / "model.a")
+tvm.compile(prefixed, "llvm").export_library(
+    archive, fcompile=cc.create_staticlib
+)
+
+opening = "ffi::Module::LoadFromFile(argv[1])"
+asking = """ffi::Function::GetGlobalRequired("ffi.SystemLib")(
+      ffi::String(argv[1])).cast<ffi::Module>()"""
+source.write_text(PROGRAM.replace(opening, asking))
+cc.create_executable(str(here / "static.obj"), str(source), ffi_include)
+whole = ["-Wl,--whole-archive", archive, "-Wl,--no-whole-archive"]
+cc.create_executable(
+    str(target / "static"), str(here / "static.obj"), [*whole, *libraries]
+)
+(target / "y.bin").unlink()
+print("status:", run("book_", *x.shape, program="static"))
+nobody = tvm_ffi.system_lib("other_")
+print("other_:", nobody.kind, nobody.implements_function("relu"))
+
+# %% check
+assert opening in PROGRAM
+y = np.fromfile(target / "y.bin", "float32").reshape(len(x), -1)
+assert np.allclose(y, expected, atol=1e-3)
+
 # %% cell: bare-object
 
 

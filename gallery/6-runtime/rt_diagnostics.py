@@ -141,6 +141,23 @@ for origin, names in {"of Python: ": plain, "of TVM:    ": own}.items():
     told = origin + " ".join(sorted(names))
     print(textwrap.fill(told, 78, subsequent_indent=" " * 11))
 
+# %% cell: others
+
+
+@T.prim_func
+def asserting(n: T.int32, A: T.Buffer((4,), "float32")):
+    assert n < 4, "n is too large"
+    A[n] = T.float32(1)
+
+
+named = tvm.IRModule({"asserting": asserting.with_attr("global_symbol", "a")})
+checked = tvm.compile(named, "llvm")["a"]
+provoke(
+    index=lambda: tvm_ffi.Array([1])[3],
+    key=lambda: tvm_ffi.Map({"a": 1})["b"],
+    statement=lambda: checked(7, zeros(4)),
+)
+
 # %% cell: workers
 os.environ["TVM_BIND_THREADS"] = "0"  # leave the calling threads alone
 

@@ -10,6 +10,8 @@ between workers, and a matrix product whose work is shared between two.
 import gc
 import importlib
 import os
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -287,6 +289,41 @@ print([tuple(shape.debug_get_from_remote(worker)) for worker in range(3)])
 del pids, cells, shape, many
 gc.collect()  # the session and its functions hold each other
 print("children:", len(psutil.Process().children()))
+
+# %% cell: sockets
+NODE = """
+import importlib
+import sys
+import tvm
+from book_worker import pid  # registers book.pid
+
+sys.modules.pop("tvm.runtime.disco._ffi_api", None)
+importlib.import_module("tvm.runtime.disco")
+join = tvm.get_global_func("runtime.disco.RemoteSocketSession")
+join("127.0.0.1", int(sys.argv[1]), 1)  # until the controller ends
+"""
+with socket.create_server(("127.0.0.1", 0)) as probe:
+    port = probe.getsockname()[1]
+stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+os.dup2(nowhere, 2)  # both ends write a log
+node = subprocess.Popen([sys.executable, "-c", NODE, str(port)])
+wide = disco.SocketSession(2, 1, 1, "127.0.0.1", port)
+os.dup2(stderr, 2)
+pids = wide.get_global_func("book.pid")()
+numbers = wide.get_global_func("runtime.disco.worker_id")()
+for worker, known in enumerate((os.getpid(), node.pid)):
+    number = numbers.debug_get_from_remote(worker)[0]
+    print(
+        number, "where expected:", pids.debug_get_from_remote(worker) == known
+    )
+del pids, numbers, wide
+gc.collect()
+print("the node ends with status", node.wait(timeout=30))
+
+# %% check
+assert node.returncode == 0
+os.close(stderr)
+os.close(nowhere)
 
 # %% cell: dying
 
