@@ -10,6 +10,7 @@ faster model: extraction, budgets, files and application.
 
 # %% cell: setup
 import base64
+import contextlib
 import json
 import logging
 import tempfile
@@ -204,12 +205,13 @@ fig, ax = new(height=2.8)
 for kind, one in runners.items():
     ax.plot(range(4, 25), one.totals, label=kind)
 ax.set_xlabel("batches")
+ax.set_xticks(range(4, 25, 4))
 ax.set_ylabel("ms, weighted sum")
 ax.legend()
 alt(
     fig,
-    "Weighted time of all tasks against batches: the gradient scheduler "
-    "falls faster than round robin.",
+    "Weighted time of all tasks against batches. Both schedulers fall from "
+    "26 to below 18 ms, the gradient scheduler a little ahead.",
 )
 
 # %% check
@@ -297,21 +299,22 @@ print("on operators:       ", scheduled(early))
 assert all(scheduled(tuned).values()) and all(scheduled(zero).values())
 assert not any(scheduled(early).values())
 
-# %% cell: default-pipeline
+# %% cell: default-pipeline, varies
 with database:
     ignored = tvm.compile(Net, target=TARGET)
 with database, TARGET:
     kept = tvm.compile(relax.get_pipeline("zero")(Net), target=TARGET)
 pipeline = relax.get_pipeline(
-    "static_shape_tuning",
-    total_trials=0,
-    target=TARGET,
-    work_dir=folder.name,
+    "static_shape_tuning", total_trials=0, target=TARGET, work_dir="."
 )
-from_files = pipeline(Net)
+with contextlib.chdir(folder.name):
+    from_files = pipeline(Net)
 print("static_shape_tuning:", all(scheduled(from_files).values()))
 compiled = ms.relax_integration.compile_relax(database, Net, TARGET, None)
 print(type(compiled).__name__)
+
+# %% check
+assert all(scheduled(from_files).values())
 
 # %% cell: speed, varies
 rng = np.random.default_rng(0)
