@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,9 @@ def run(*args, program="run", **environment):
         text=True,
         check=False,
     )
-    print(clean_message(ended.stdout + ended.stderr) or "(no output)")
+    told = clean_message(ended.stdout + ended.stderr) or "(no output)"
+    for line in told.splitlines():
+        print(textwrap.fill(line, 78, subsequent_indent="    "))
     return ended.returncode
 
 

@@ -118,6 +118,31 @@ back[1] = 200
 print("np.from_dlpack writes through:", array[1], shared.numpy()[1])
 print("numpy() shares:", np.shares_memory(shared.numpy(), array))
 
+# %% cell: foreign
+
+
+class Foreign:
+    """The least that a tensor of another library must offer."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+address = tvm_ffi.convert(lambda t: t.data_ptr())
+other = Foreign(array)
+print("from_dlpack shares:", tvm.runtime.from_dlpack(other).numpy()[1])
+print("an argument shares:", address(other) == array.ctypes.data)
+
+# %% check
+assert address(other) == array.ctypes.data
+del other  # it would be an owner of the array
+
 # %% cell: owners
 print("owners of the array:", sys.getrefcount(array) - 1, end="; ")
 print("of the tensor:", header(shared).strong)
