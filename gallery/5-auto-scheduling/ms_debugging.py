@@ -153,7 +153,7 @@ alt(
     fig,
     "Left: times of all records, sorted, rising slowly at first and steeply "
     "at the end. Right: time against the innermost factor of the second "
-    "loop; the short times stand where the factor is large.",
+    "loop, in columns, one for each power of two.",
 )
 
 # %% cell: replay
