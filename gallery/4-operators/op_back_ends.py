@@ -28,6 +28,7 @@ from tvm.target import Target
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import bar_chart
+from tvm_deepdive_helpers.native import quiet
 from tvm_deepdive_helpers.objects import read_object
 from tvm_deepdive_helpers.wasm import with_exports
 
@@ -118,6 +119,24 @@ refused = expect_error(tvm.error.InternalError, match="barrier", show=False)
 with refused:
     tvm.compile(flip, nvidia)
 print("with a barrier:", *str(refused.exception).strip().splitlines()[:2])
+
+# %% cell: nvptx-read
+text = tvm.compile(relu, nvidia).mod.imports[0].inspect_source("ll")
+print("written by TVM: ", re.search(r"^define.*?@relu_kernel", text, re.M)[0])
+print("                ", re.search(r"!\{ptr @relu_kernel.*", text)[0])
+with tempfile.TemporaryDirectory() as place, quiet():
+    path = Path(place, "relu.ll")
+    path.write_text(text)
+    read = tvm.runtime.load_module(str(path))
+    again, ptx_again = read.inspect_source("ll"), read.inspect_source("s")
+print(
+    "read from a file:", re.search(r"^define.*?@relu_kernel", again, re.M)[0]
+)
+print("                ", re.search(r"\.visible .*", ptx_again)[0])
+
+# %% check
+assert ".visible .func relu_kernel" in ptx
+assert ".visible .entry relu_kernel" in ptx_again
 
 # %% cell: differences
 looks = {
@@ -218,6 +237,9 @@ arm = Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu"})
 print(sorted(k for k, v in arm.attrs.items() if v is True))
 arm = Target({**arm.export(), "mattr": ["+sve"]})
 print(sorted(k for k, v in arm.attrs.items() if v is True))
+claims = {"feature.has_sve": True, "feature.of_ours": 1}
+arm = Target({"kind": "llvm", "mtriple": "aarch64-linux-gnu", **claims})
+print({k: arm.attrs[k] for k in claims})
 
 # %% cell: tags
 tags = tvm.target.list_tags()

@@ -59,30 +59,35 @@ def twice(A: T.Buffer((16,), "float32"), B: T.Buffer((16,), "float32")):
 with expect_error(ValueError, match="target.build.vulkan", max_lines=1):
     tvm.compile(twice, Target("vulkan", host="llvm"))
 
+
 # %% cell: classes
-children = {
-    "CodeGenC": "CHost CUDA OpenCL Metal WebGPU Trainium",
-    "CodeGenLLVM": "CPU NVPTX AMDGPU",
-    "CodeGenCPU": "AArch64 ARM Hexagon",
-}
-edges = [("functors", base) for base in ("CodeGenC", "CodeGenLLVM")]
-edges += [("CodeGenSourceBase", "CodeGenC"), ("functors", "CodeGenSPIRV")]
-edges += [
-    (base, f"CodeGen{name}")
-    for base, line in children.items()
-    for name in line.split()
-]
-order = ["CodeGenSourceBase", "functors"] + [b for _, b in edges]
-labels = {n: n for n in order}
-labels["functors"] = "ExprFunctor<Result(Expr)>\nStmtFunctor<void(Stmt)>"
-text = ["CodeGenC"] + [f"CodeGen{n}" for n in children["CodeGenC"].split()]
+def several(names):
+    return "\n".join(f"CodeGen{name}" for name in names.split())
+
+
 layered_graph(
-    labels,
-    edges,
+    {
+        "source": "CodeGenSourceBase",
+        "functors": "ExprFunctor<Result(Expr)>\nStmtFunctor<void(Stmt)>",
+        "C": "CodeGenC",
+        "LLVM": "CodeGenLLVM",
+        "SPIRV": "CodeGenSPIRV",
+        "dialects": several("CHost CUDA OpenCL Metal WebGPU Trainium"),
+        "CPU": "CodeGenCPU",
+        "GPU": several("NVPTX AMDGPU"),
+        "hosts": several("X86_64 AArch64 ARM Hexagon"),
+    },
+    [
+        ("source", "C"),
+        *(("functors", base) for base in ("C", "LLVM", "SPIRV")),
+        ("C", "dialects"),
+        ("LLVM", "CPU"),
+        ("LLVM", "GPU"),
+        ("CPU", "hosts"),
+    ],
     colors={
-        **dict.fromkeys(text, "green"),
-        "CodeGenSourceBase": "green",
-        "CodeGenSPIRV": "vermilion",
+        **dict.fromkeys(("source", "C", "dialects"), "green"),
+        "SPIRV": "vermilion",
     },
     direction="right",
     title="Classes of code generators: text, LLVM, SPIR-V",
@@ -175,6 +180,24 @@ for value in (tirx.exp(x), tirx.rsqrt(x), x * x + x):
     for kind, target in devices.items():
         print(f"    {kind:6}", lower(value, target))
 glue("tanh-llvm", str(lower(tirx.tanh(x), devices["llvm"])))
+
+# %% cell: floor
+n = tirx.Var("n", "int32")
+known = tirx.max(n, 0)
+
+
+def lower_int(value):
+    func = tirx.PrimFunc([n], tirx.Evaluate(value))
+    mod = tvm.IRModule({"main": func.with_attr("target", devices["c"])})
+    return tirx.transform.LowerIntrin()(mod)["main"].body.value
+
+
+for value in (n // 8, n % 8, known // 3, n // 3, n % 3):
+    print(f"{value!s:16}", lower_int(value))
+
+# %% check
+assert "truncmod" in str(lower_int(n // 3))
+assert "truncmod" not in str(lower_int(known // 3))
 
 # %% cell: fast-math
 with tvm.transform.PassContext(config={"tirx.enable_fast_math": True}):

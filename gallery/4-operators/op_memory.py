@@ -235,6 +235,7 @@ cases = {
     "E of 16 elements": {"m": 16},
     "E of int32": {"dtype": "int32"},
     "E of float64": {"dtype": "float64"},
+    "E of 2 float64": {"n": 5, "m": 2, "dtype": "float64"},
 }
 for name, options in cases.items():
     left = allocations(stages(**options), "StorageRewrite")
@@ -294,6 +295,34 @@ for name in ("CompactBufferAllocation", "StorageRewrite"):
     pattern = r"(\w+) = T\.\w*alloc_buffer\(\((\d+(?:, \d+)*),?\).*shared.dyn"
     print(f"{name}:", *re.findall(pattern, text))
 print("in one:", allocations(kernel, "MergeSharedMemoryAllocations", cuda))
+
+
+# %% cell: merge-trap
+@T.prim_func(s_tir=True)
+def pair(A: T.Buffer((4, 64), "float32"), B: T.Buffer((4, 64), "float32")):
+    S = T.sblock_alloc_buffer((4, 64), "float32", scope="shared.dyn")
+    U = T.sblock_alloc_buffer((4, 64), "float32", scope="shared.dyn")
+    for i in T.thread_binding(4, "blockIdx.x"):
+        for j in T.thread_binding(64, "threadIdx.x"):
+            with T.sblock("S"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                S[vi, vj] = A[vi, vj]
+        for j in T.thread_binding(64, "threadIdx.x"):
+            with T.sblock("U"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                U[vi, vj] = S[vi, 63 - vj] * T.float32(2)
+        for j in T.thread_binding(64, "threadIdx.x"):
+            with T.sblock("out"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                B[vi, vj] = U[vi, 63 - vj]
+
+
+merge = "MergeSharedMemoryAllocations"
+(stage,) = [s for s in tir_stages(pair, cuda) if s.name.endswith(merge)]
+print(allocations(pair, merge, cuda))
+for line in stage.after.script().splitlines():
+    if re.search(r"buf_dyn|\] = |storage_sync", line):
+        print(line.strip())
 
 # %% cell: solution-order
 for widths in ((1, 64, 4, 3, 4, 4), (1, 3, 4, 4, 64, 4)):

@@ -372,6 +372,30 @@ with cannot:
 print(str(cannot.exception).strip().splitlines()[-1])
 
 
+# %% cell: same-library
+def build_source(mod, target):
+    """As build_test, but the text is compiled at export."""
+    build_test(mod, target)
+    create = tvm.get_global_func("runtime.CSourceModuleCreate")
+    names = [f.attrs["global_symbol"] for f in mod.functions.values()]
+    return create(sources[-1], "cc", names, [])
+
+
+tvm.register_global_func("target.build.test", build_source, override=True)
+ex4 = tvm.compile(shift, target)
+path = str(Path(folder.name, "both.so"))
+ex4.export_library(path)
+both = tvm.runtime.load_module(path)
+print(tree(ex4.mod), "->", tree(both))
+with expect_error(RuntimeError, match="Cannot find", max_lines=1):
+    both["shift"](tvm.runtime.tensor(a), b)
+tvm.register_global_func("shift_kernel", both["shift_kernel"])
+both["shift"](tvm.runtime.tensor(a * 3), b)
+print("right:", np.array_equal(b.numpy(), np.maximum(a * 6, 1)))
+tvm_ffi.registry.remove_global_func("shift_kernel")
+tvm.register_global_func("target.build.test", build_test, override=True)
+
+
 # %% cell: limits
 @T.prim_func(s_tir=True)
 def serial(A: T.Buffer((4, 8), "float32"), B: T.Buffer((4, 8), "float32")):
