@@ -116,6 +116,12 @@ def test_the_same_seed_draws_the_same_candidates():
     assert traces[0] == traces[1] != traces[2]
 
 
+def test_the_given_database_gets_the_records_even_if_it_is_empty():
+    database = ms.database.MemoryDatabase()
+    result = tune(matmul, trials=2, batch=2, strategy="replay-trace", database=database)
+    assert result.database.same_as(database) and len(database) == 2
+
+
 def test_when_everything_fails_there_is_no_best():
     def refuse(mod, target):
         raise ValueError("no")

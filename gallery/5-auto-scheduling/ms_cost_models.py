@@ -12,6 +12,7 @@ TVM ships; and one written here.
 import importlib.util
 import inspect
 import random
+import tempfile
 
 import numpy as np
 from tvm.ir.utils import derived_object
@@ -76,6 +77,10 @@ print(ms.cost_model.xgb_model.XGBConfig())
 # %% cell: ignored
 model = XGBModel(tree_method="exact", num_tuning_cores=1)
 print("asked for exact, has", model.config.tree_method)
+with tempfile.TemporaryDirectory() as folder:
+    model.save(f"{folder}/model.tar")
+    with expect_error(RuntimeError, match="booster"):
+        model.load(f"{folder}/model.tar")
 
 
 # %% cell: ranks

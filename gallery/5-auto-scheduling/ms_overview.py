@@ -287,7 +287,7 @@ assert tir["num_trials_per_iter"].default == 64
 
 # %% cell: default-builder
 inputs = [ms.builder.BuilderInput(run.context.mod, host_target())]
-hurried = ms.builder.LocalBuilder(max_workers=1, timeout_sec=1)
+hurried = ms.builder.LocalBuilder(max_workers=1, timeout_sec=0.5)
 print("as it is:   ", hurried.build(inputs)[0].error_msg)
 
 # %% cell: cured-builder

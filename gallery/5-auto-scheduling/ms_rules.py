@@ -15,6 +15,7 @@ from tvm import s_tir, te
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 
+from tvm_deepdive_helpers import expect_error
 from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import show
 from tvm_deepdive_helpers.tuning import load_intrinsics, tune
@@ -469,6 +470,34 @@ print("with:   ", widths([WideEnough()]))
 
 # %% check
 assert min(widths([WideEnough()])) >= 8 > min(widths([]))
+
+
+# %% cell: postproc-error
+@derived_object
+class Fragile(ms.postproc.PyPostproc):
+    """Raise instead of returning False."""
+
+    def _initialize_with_tune_context(self, context):
+        pass
+
+    def apply(self, sch):
+        if sch.get_sblock("gemm_global"):  # a ScheduleError without a cache
+            raise ValueError("not this one")
+        return True
+
+    def clone(self):
+        return Fragile()
+
+
+with expect_error(RuntimeError, match="not this one"):
+    tune(
+        WORKLOADS["product"],
+        trials=4,
+        strategy="replay-trace",
+        space=ms.space_generator.PostOrderApply(
+            sch_rules="llvm", postprocs=[Fragile()], mutator_probs={}
+        ),
+    )
 
 
 # %% cell: own-mutator

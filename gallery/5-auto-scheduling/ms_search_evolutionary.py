@@ -193,10 +193,11 @@ def median_of_batches(strategy, model):
 
 
 small = {"population_size": 64}
+guess = ms.cost_model.RandomModel(seed=0)
 print(f"all points          {np.median(times):6.1f} us")
 for name, made, model in (
     ("replay-trace", ms.search_strategy.ReplayTrace, "random"),
-    ("evolution, random", lambda: EvolutionarySearch(**small), "random"),
+    ("evolution, random", lambda: EvolutionarySearch(**small), guess),
     ("evolution, oracle", lambda: EvolutionarySearch(**small), Oracle()),
 ):
     print(f"{name:19s} {median_of_batches(made, model):6.1f} us")
@@ -271,6 +272,27 @@ for name in ("evolutionary", "replay-trace"):
     )
     print(f"{name:13s} measured {len(ran)} of 32 on a space of 6 points")
     glue(name, len(ran))
+
+# %% cell: again
+database = ms.database.MemoryDatabase()
+for attempt in (1, 2):
+    tune(
+        LARGE.module(),
+        trials=16,
+        seed=attempt,
+        space=LARGE.generator(),
+        strategy=EvolutionarySearch(**small),
+        cost_model=Oracle(),
+        builder=TabledBuilder(),
+        runner=TabledRunner(table),
+        database=database,
+    )
+    records = database.get_all_tuning_records()
+    different = {str(record.trace) for record in records}
+    print(f"run {attempt}: {len(records)} records, {len(different)} traces")
+
+# %% check
+assert len(different) < len(records)
 
 # %% cell: phases
 fig, _ = boxes_and_arrows(

@@ -223,9 +223,7 @@ guess = model.predict(context, candidates)
 kept = np.corrcoef(ranks(guess), ranks(-seconds))[0, 1]
 print(f"trained on {SMALL.name}, Spearman on {LARGE.name}: {kept:.2f}")
 first = seconds[np.argsort(-guess)[:8]].min() / optimum
-print(
-    f"best of top 8: {first:.2f}, of all 64: {seconds.min() / optimum:.2f}"
-)
+print(f"best of top 8: {first:.2f}, of all 64: {seconds.min() / optimum:.2f}")
 
 # %% cell: solution-one
 single = curves(top[:1])

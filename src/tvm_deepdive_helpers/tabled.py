@@ -178,9 +178,7 @@ def _schedule(sch: Schedule, local: int) -> None:
         sch.sample_perfect_tile(loop, n=2, max_innermost_factor=_LIMITS[axis])
         for axis, loop in zip("ijk", (i, j, k), strict=True)
     ]
-    (i0, i1), (j0, j1), (k0, k1) = (
-        sch.split(loop, tile) for loop, tile in zip((i, j, k), tiles, strict=True)
-    )
+    (i0, i1), (j0, j1), (k0, k1) = (sch.split(loop, tile) for loop, tile in zip((i, j, k), tiles, strict=True))
     sch.reorder(i0, j0, k0, k1, i1, j1)
     if local:
         out = sch.cache_write(block, 0, "global")

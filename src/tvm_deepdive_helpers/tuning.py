@@ -394,7 +394,8 @@ def tune(
     if builder is None and runner is None:
         one_thread()
     logger = logger or _silent_logger()
-    database = database or ms.database.MemoryDatabase()
+    if database is None:  # an empty database is false
+        database = ms.database.MemoryDatabase()
     if cost_model == "xgb":
         cost_model = ms.cost_model.XGBModel(num_tuning_cores=threads, num_warmup_samples=batch)
     if strategy == "evolutionary":
