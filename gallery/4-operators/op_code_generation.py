@@ -119,6 +119,26 @@ for kind in ("c", "llvm"):
             print(textwrap.indent(textwrap.fill(result, 70), "    "))
         last = result
 
+
+# %% cell: parallel-host
+@T.prim_func(s_tir=True)
+def spread(A: T.Buffer((16,), "float32"), B: T.Buffer((16,), "float32")):
+    for i in T.parallel(16):
+        with T.sblock("B"):
+            v = T.axis.spatial(16, i)
+            B[v] = A[v] * T.float32(2)
+
+
+def source_for(kind):
+    return tvm.compile(spread, kind).mod.inspect_source()
+
+
+print(next(t for t in source_for("c").splitlines() if "for (" in t).strip())
+call = re.search(r"call i32 .*@__tvm_parallel_lambda.*", source_for("llvm"))[
+    0
+]
+print(re.sub(r"%\w+", "%", call.partition(", !")[0]))
+
 # %% cell: c-source
 options = {"tirx.disable_assert": True}
 with tvm.transform.PassContext(config=options):

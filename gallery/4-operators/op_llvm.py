@@ -251,6 +251,27 @@ print(call.strip())
 begin = text.index("define private i32 @__tvm_parallel_lambda")
 print(text[begin : text.index("br label", begin)].rstrip())
 
+# %% cell: parallel-promises
+SPREAD = """
+@T.prim_func(s_tir=True)
+def spread(A: T.Buffer((1024,), "float32"), B: T.Buffer((1024,), "float32")):
+    for i in T.KIND(1024):
+        with T.sblock("B"):
+            v = T.axis.spatial(1024, i)
+            B[v] = B[v] + A[v] * T.float32(3)
+"""
+for kind in ("serial", "parallel"):
+    func = tvm.script.from_source(SPREAD.replace("KIND", kind))
+    for promise in (False, True):
+        text = ll(func.with_attr("tirx.noalias", promise), x86())
+        align = set(re.findall(r"load <8 x float>.*align (\d+)", text))
+        compares = "found.conflict" in text
+        print(f"{kind:8} noalias={promise!s:5} compares addresses: ", end="")
+        print(f"{compares!s:5} vector loads: align", *sorted(align))
+
+# %% check
+assert not compares and align == {"4"}
+
 # %% cell: options
 for options in (
     {"jit": "mcjit"},
