@@ -9,9 +9,20 @@ import pytest
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_deepdive_helpers import search
+from tvm_deepdive_helpers.maintain import search_runs
 from tvm_deepdive_helpers.recorded import write_csv
 from tvm_deepdive_helpers.search import Genome, TraceSpace, dominates, pareto_front
-from tvm_deepdive_helpers.tabled import SMALL, Point, Table, TabledBuilder, TabledRunner, Task, point_of
+from tvm_deepdive_helpers.tabled import (
+    SMALL,
+    Pair,
+    Point,
+    Table,
+    TabledBuilder,
+    TabledRunner,
+    Task,
+    point_of,
+    points_of,
+)
 from tvm_deepdive_helpers.tuning import Tuned, host_target, load_intrinsics, tune
 
 
@@ -47,13 +58,33 @@ def spaces() -> TraceSpace:
     context = ms.TuneContext(
         SMALL.module(), target=host_target(), space_generator=SMALL.generator(), num_threads=1, rand_state=1
     )
-    return TraceSpace(context, context.generate_design_space(), random.Random(0))
+    postprocs = list(context.space_generator.postprocs)
+    return TraceSpace(context.mod, postprocs, context.generate_design_space(), random.Random(0))
 
 
 def test_a_module_carries_its_coordinates() -> None:
     point = Point(1, 8, 16, 4, 64)
     assert point in set(SMALL.points())
     assert point_of(SMALL.schedule(point).mod) == point
+
+
+def test_a_pair_costs_what_its_products_cost(table: Table) -> None:
+    pair = Pair(SMALL)
+    strategy = search.RandomSearch(2)
+    tuned = tune(
+        pair.module(),
+        trials=8,
+        batch=8,
+        space=pair.generator(),
+        strategy=strategy,
+        builder=TabledBuilder(),
+        runner=TabledRunner(table),
+    )
+    assert len({point for record in tuned.records for point in points_of(record.as_measure_candidate().sch.mod)}) > 8
+    for record in tuned.records:
+        one, other = points_of(record.as_measure_candidate().sch.mod)
+        assert float(record.run_secs[0]) == pytest.approx(table[one].seconds + table[other].seconds)
+    assert points_of(SMALL.schedule(Point(1, 8, 16, 4, 64)).mod) == [Point(1, 8, 16, 4, 64)]
 
 
 def test_table_knows_its_best(table: Table) -> None:
@@ -114,6 +145,13 @@ def test_start_is_measured_first(table: Table) -> None:
 def test_a_clone_can_be_cloned(make: type) -> None:
     clone = make(5).clone().clone()
     assert isinstance(clone, ms.SearchStrategy)
+
+
+def test_recorded_runs(table: Table) -> None:
+    cpu_s, seconds = search_runs.run(table, "random", seed=1, trials=16)
+    assert cpu_s > 0
+    assert len(seconds) == 16
+    assert seconds == search_runs.run(table, "random", seed=1, trials=16)[1]
 
 
 def test_pareto_front() -> None:

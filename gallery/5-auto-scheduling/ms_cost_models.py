@@ -13,12 +13,14 @@ import importlib.util
 import inspect
 import random
 import tempfile
+import warnings
 
 import numpy as np
 from tvm.ir.utils import derived_object
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule.arg_info import ArgInfo
 from tvm.s_tir.meta_schedule.cost_model import XGBModel
+from tvm.s_tir.meta_schedule.cost_model.xgb_model import PackSum
 from tvm.s_tir.meta_schedule.runner import RunnerResult
 from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate
 
@@ -74,13 +76,20 @@ for name, parameter in list(
         print(f"{name:22s} {parameter.default}")
 print(ms.cost_model.xgb_model.XGBConfig())
 
+# %% cell: loss
+made_up = [np.ones((2, 1)), np.ones((1, 1)), np.ones((1, 1))]
+pack = PackSum(made_up, ys=[1.0, 0.5, 0.0])
+gradient, hessian = pack.obj_square_error(np.array([0.3, 0.3, 0.6, 0.6]))
+print("row of schedule:", pack.ids.tolist())
+print("gradient:", gradient.round(2).tolist())
+print("Hessian: ", hessian.tolist())
+
+# %% check
+assert np.allclose(gradient, [-0.4, -0.4, 0.05, 0.0])
+
 # %% cell: ignored
 model = XGBModel(tree_method="exact", num_tuning_cores=1)
 print("asked for exact, has", model.config.tree_method)
-with tempfile.TemporaryDirectory() as folder:
-    model.save(f"{folder}/model.tar")
-    with expect_error(RuntimeError, match="booster"):
-        model.load(f"{folder}/model.tar")
 
 
 # %% cell: ranks
@@ -122,6 +131,32 @@ for number, spearman, pairs in learned:
         f"after {number:3d} records: Spearman {spearman:5.2f}, "
         f"{pairs:4.0%} of the pairs in order"
     )
+
+
+def among_fastest(scores, count=16):
+    fast = np.argsort(seconds[TEST])[:count]
+    spearman, pairs = quality(scores[fast], seconds[TEST][fast])
+    print(f"the {count} fastest: {spearman:10.2f}, {pairs:8.0%}")
+
+
+scores = np.asarray(quick.predict(context, candidates[TEST]))
+among_fastest(scores)
+
+# %% cell: saved
+warnings.filterwarnings("ignore", message=".*WARNING")  # XGBoost: format
+with tempfile.TemporaryDirectory() as folder:
+    path = f"{folder}/model.tar"
+    quick.save(path)
+    other = XGBModel(num_warmup_samples=16, num_tuning_cores=1)
+    other.load(path)
+    same = np.allclose(other.predict(context, candidates[TEST]), scores)
+    print("loaded model predicts the same:", same)
+    XGBModel(num_tuning_cores=1).save(path)
+    with expect_error(RuntimeError, match="booster"):
+        other.load(path)
+
+# %% check
+assert same
 
 # %% cell: warmup, varies
 np.random.seed(0)
@@ -191,18 +226,19 @@ class Ridge(ms.cost_model.PyCostModel):
         np.save(path, [self.weights, self.mean, self.scale])
 
 
-ridge = learn(Ridge(penalty=10.0))
+linear = Ridge(penalty=10.0)
+ridge = learn(linear)
 for number, spearman, pairs in ridge:
     print(
         f"after {number:3d} records: Spearman {spearman:5.2f}, "
         f"{pairs:4.0%} of the pairs in order"
     )
+among_fastest(np.asarray(linear.predict(context, candidates[TEST])))
 
 # %% check
 assert ridge[-1][1] > 0.2
 
 # %% cell: scatter
-scores = np.asarray(quick.predict(context, candidates[TEST]))
 fig, ax = figures.new(height=3.4)
 ax.plot(seconds[TEST] * 1e6, scores, "o", color=COLORS["navy"], alpha=0.7)
 ax.set(

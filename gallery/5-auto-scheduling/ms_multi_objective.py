@@ -13,6 +13,9 @@ import inspect
 import statistics
 
 import numpy as np
+import tvm
+from tvm import s_tir
+from tvm.s_tir.analysis import calculate_allocated_bytes
 
 from tvm_deepdive_helpers import figures, glue, search
 from tvm_deepdive_helpers.figures import COLORS
@@ -64,6 +67,24 @@ glue("front", len(true_front))
 # %% check
 few = costs[::40]
 assert {few[n] for n in pareto_front(few)} == set(front(few))
+
+# %% cell: workspace
+lower = tvm.transform.Sequential(
+    [
+        s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.CompactBufferAllocation(),
+        s_tir.transform.LowerOpaqueBlock(),
+    ]
+)
+for chosen in (Point(0, 16, 32, 8, 16), Point(1, 16, 32, 8, 16)):
+    func = lower(LARGE.schedule(chosen).mod)["main"]
+    print(f"space {chosen.space}:", calculate_allocated_bytes(func))
+
+# %% check
+assert calculate_allocated_bytes(func)["main"]["global"] == 16 * 32 * 4
+raw = LARGE.schedule(chosen).mod["main"]
+assert not calculate_allocated_bytes(raw)["main"]
 
 # %% cell: strategy
 text = inspect.getsource(search.ParetoSearch._cls)

@@ -15,6 +15,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import tvm
 from tvm.error import InternalError
 from tvm.ir.utils import derived_object
 from tvm.s_tir import Schedule, ScheduleError
@@ -60,17 +61,24 @@ class TraceSpace:
 
     Parameters
     ----------
-    context : TuneContext
-        The task; its space generator gives the postprocessors.
+    mod : IRModule
+        The function of the task.
+    postprocs : sequence of Postproc
+        What completes a schedule.
     design_spaces : sequence of Schedule
         As MetaSchedule hands them to ``pre_tuning``.
     rng : random.Random
         Source of all chance.
     """
 
-    def __init__(self, context: ms.TuneContext, design_spaces: Sequence[Schedule], rng: random.Random) -> None:
-        self._mod = context.mod
-        self._postprocs = list(context.space_generator.postprocs or ())
+    def __init__(
+        self,
+        mod: tvm.IRModule,
+        postprocs: Sequence[ms.Postproc],
+        design_spaces: Sequence[Schedule],
+        rng: random.Random,
+    ) -> None:
+        self._mod, self._postprocs = mod, list(postprocs)
         self._rng = rng
         self.traces = [space.trace.simplified(remove_postproc=True) for space in design_spaces]
         self._sites = [[inst for inst in trace.insts if inst.kind.name in SAMPLING] for trace in self.traces]
@@ -208,7 +216,8 @@ class GenomeSearch(PySearchStrategy):
     # What MetaSchedule calls
 
     def _initialize_with_tune_context(self, context: ms.TuneContext) -> None:
-        self._context = context
+        # Not the context itself: it holds this strategy, and neither would ever be freed.
+        self._mod, self._postprocs = context.mod, list(context.space_generator.postprocs or ())
 
     def pre_tuning(
         self,
@@ -221,7 +230,7 @@ class GenomeSearch(PySearchStrategy):
         """Remember the budget and begin with nothing known."""
         self._left, self._batch = max_trials, num_trials_per_iter
         self.rng = random.Random(self.seed)
-        self.space = TraceSpace(self._context, design_spaces, self.rng)
+        self.space = TraceSpace(self._mod, self._postprocs, design_spaces, self.rng)
         self._seen: set[Genome] = set()
         self._asked: list[Genome] = []
         self._waiting = list(self.start)
@@ -335,7 +344,6 @@ class Annealing(GenomeSearch):
         """No walker stands anywhere yet."""
         self.temperature = self.HOT
         self.walkers: list[Scored] = []
-        self._turn = 0
 
     def propose(self) -> Genome:
         """A neighbour of the walker whose turn it is; in the first batch, any place."""

@@ -33,12 +33,14 @@ __all__ = [
     "SMALL",
     "UNROLL",
     "Measured",
+    "Pair",
     "Point",
     "Table",
     "TabledBuilder",
     "TabledRunner",
     "Task",
     "point_of",
+    "points_of",
 ]
 
 UNROLL = (0, 16, 64)
@@ -114,9 +116,7 @@ class Task:
         """The function without a schedule."""
         a = te.placeholder((self.m, self.k), "float32", "A")
         b = te.placeholder((self.n, self.k), "float32", "B")
-        r = te.reduce_axis((0, self.k), "k")
-        c = te.compute((self.m, self.n), lambda i, j: te.sum(a[i, r] * b[j, r], axis=r), "C")
-        return tvm.IRModule({"main": te.create_prim_func([a, b, c]).with_attr("tirx.noalias", True)})
+        return tvm.IRModule({"main": te.create_prim_func([a, b, _product(a, b, "C")]).with_attr("tirx.noalias", True)})
 
     def points(self) -> Iterator[Point]:
         """Every point of the space."""
@@ -173,30 +173,109 @@ SMALL = Task(64, 128, 128)
 
 def _schedule(sch: Schedule, local: int) -> None:
     block = sch.get_sblock("C")
-    i, j, k = sch.get_loops(block)
-    tiles = [
-        sch.sample_perfect_tile(loop, n=2, max_innermost_factor=_LIMITS[axis])
-        for axis, loop in zip("ijk", (i, j, k), strict=True)
-    ]
-    (i0, i1), (j0, j1), (k0, k1) = (sch.split(loop, tile) for loop, tile in zip((i, j, k), tiles, strict=True))
+    tiles, ((i0, i1), (j0, j1), (k0, k1)) = _split(sch, block)
     sch.reorder(i0, j0, k0, k1, i1, j1)
     if local:
         out = sch.cache_write(block, 0, "global")
         sch.reverse_compute_at(out, j0, preserve_unit_loops=True)
-    unroll = sch.sample_categorical(list(UNROLL), [1 / len(UNROLL)] * len(UNROLL))
+    unroll = _unroll(sch)
     root = sch.get_sblock("root")
     sch.annotate(root, "meta_schedule.vectorize", 64)
     sch.annotate(root, "meta_schedule.unroll_explicit", unroll)
-    # The module carries its coordinates, so that a builder can read them; no pass of TVM looks at them.
-    values = (local, *(tile[1] for tile in tiles), unroll)
+    _sign(sch, "deepdive", (local, *(tile[1] for tile in tiles), unroll))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two products of one shape in one function, each with all decisions of its own: a space of the squared size.
+
+    Its time is the sum of two recorded times, as if one kernel ran after the other. Such a module is looked up and
+    never built, so its schedule holds the decisions and nothing else.
+
+    Attributes
+    ----------
+    task : Task
+        The shape.
+    """
+
+    task: Task
+
+    def module(self) -> tvm.IRModule:
+        """The function without a schedule."""
+        ins, outs = [], []
+        for name in _PAIR:
+            a = te.placeholder((self.task.m, self.task.k), "float32", f"A{name}")
+            b = te.placeholder((self.task.n, self.task.k), "float32", f"B{name}")
+            outs.append(_product(a, b, name))
+            ins += [a, b]
+        return tvm.IRModule({"main": te.create_prim_func([*ins, *outs])})
+
+    @staticmethod
+    def design_space(sch: Schedule) -> list[Schedule]:
+        """What a ``ScheduleFn`` calls: a design space for each combination of the two of a product."""
+        spaces = []
+        for locals_ in itertools.product((0, 1), repeat=len(_PAIR)):
+            one = sch.copy()
+            for name, local in zip(_PAIR, locals_, strict=True):
+                tiles, _ = _split(one, one.get_sblock(name))
+                _sign(one, f"deepdive.{name}", (local, *(tile[1] for tile in tiles), _unroll(one)))
+            spaces.append(one)
+        return spaces
+
+    def generator(self) -> ms.space_generator.ScheduleFn:
+        """The space generator; there is nothing to postprocess."""
+        return ms.space_generator.ScheduleFn(
+            self.design_space,
+            sch_rules=[],
+            postprocs=[],
+            mutator_probs={ms.mutator.MutateTileSize(): 0.9, ms.mutator.MutateUnroll(): 0.1},
+        )
+
+
+_PAIR = ("C0", "C1")
+
+
+def _product(a: te.Tensor, b: te.Tensor, name: str) -> te.Tensor:
+    r = te.reduce_axis((0, a.shape[1]), "k")
+    return te.compute((a.shape[0], b.shape[0]), lambda i, j: te.sum(a[i, r] * b[j, r], axis=r), name)
+
+
+def _split(sch: Schedule, block: Any) -> tuple[list[Any], list[Any]]:
+    """Draw a tile for each of the three loops; the tiles, and the loops that came of them."""
+    loops = sch.get_loops(block)
+    tiles = [
+        sch.sample_perfect_tile(loop, n=2, max_innermost_factor=_LIMITS[axis])
+        for axis, loop in zip("ijk", loops, strict=True)
+    ]
+    return tiles, [sch.split(loop, tile) for loop, tile in zip(loops, tiles, strict=True)]
+
+
+def _unroll(sch: Schedule) -> Any:
+    return sch.sample_categorical(list(UNROLL), [1 / len(UNROLL)] * len(UNROLL))
+
+
+def _sign(sch: Schedule, prefix: str, values: Sequence[Any]) -> None:
+    """Write coordinates on the root block, so that a builder can read them; no pass of TVM looks at them."""
+    root = sch.get_sblock("root")
     for key, value in zip(_KEYS, values, strict=True):
-        sch.annotate(root, f"deepdive.{key}", value)
+        sch.annotate(root, f"{prefix}.{key}", value)
 
 
 def point_of(mod: tvm.IRModule) -> Point:
-    """The coordinates that a scheduled module carries in the annotations of its root block."""
+    """The coordinates that a scheduled module of a `Task` carries in the annotations of its root block."""
+    return _read(mod, "deepdive")
+
+
+def points_of(mod: tvm.IRModule) -> list[Point]:
+    """The coordinates of all products of a module, of a `Task` or of a `Pair`."""
+    if "deepdive.i" in mod["main"].body.block.annotations:
+        return [point_of(mod)]
+    return [_read(mod, f"deepdive.{name}") for name in _PAIR]
+
+
+def _read(mod: tvm.IRModule, prefix: str) -> Point:
     notes = mod["main"].body.block.annotations
-    return Point(*(int(notes[f"deepdive.{key}"]) for key in _KEYS))
+    return Point(*(int(notes[f"{prefix}.{key}"]) for key in _KEYS))
 
 
 class Table(Mapping[Point, Measured]):
@@ -241,13 +320,21 @@ class Table(Mapping[Point, Measured]):
         return sorted(row.seconds for row in self._rows.values())
 
 
+def _spell(points: Sequence[Point]) -> str:
+    return ";".join(",".join(map(str, point)) for point in points)
+
+
+def _parse(text: str) -> list[Point]:
+    return [Point(*map(int, point.split(","))) for point in text.split(";")]
+
+
 @derived_object
 class TabledBuilder(PyBuilder):
     """Builds nothing: the artifact path of a candidate is the text of its coordinates."""
 
     def build(self, build_inputs: Sequence[ms.builder.BuilderInput]) -> list[BuilderResult]:
         """One result for each input."""
-        return [BuilderResult(",".join(map(str, point_of(item.mod))), None) for item in build_inputs]
+        return [BuilderResult(_spell(points_of(item.mod)), None) for item in build_inputs]
 
 
 @derived_object
@@ -265,7 +352,7 @@ class _Known(PyRunnerFuture):
 
 @derived_object
 class TabledRunner(PyRunner):
-    """Runs nothing: the time of a candidate stands in the table.
+    """Runs nothing: the time of a candidate, or the sum of the times of its two products, stands in the table.
 
     Parameters
     ----------
@@ -279,5 +366,5 @@ class TabledRunner(PyRunner):
 
     def run(self, runner_inputs: Sequence[ms.runner.RunnerInput]) -> list[ms.runner.RunnerFuture]:
         """One finished future for each input."""
-        points = (Point(*map(int, str(item.artifact_path).split(","))) for item in runner_inputs)
-        return [_Known(self._table[point].seconds) for point in points]
+        found = (_parse(str(item.artifact_path)) for item in runner_inputs)
+        return [_Known(sum(self._table[point].seconds for point in points)) for points in found]
