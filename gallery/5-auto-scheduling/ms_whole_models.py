@@ -25,7 +25,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from tvm_deepdive_helpers import glue
+from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.bench import cpu_timer, race
 from tvm_deepdive_helpers.figures import alt, new
 from tvm_deepdive_helpers.tuning import (
@@ -96,6 +96,28 @@ for equality in ("structural", "ignore-tensor", "anchor-block"):
 # %% check
 assert extracted(fused, "structural")[0] == ("fused_matmul_relu", 2)
 assert extracted(fused, "anchor-block")[0] == ("fused_matmul_relu", 3)
+
+# %% cell: one-too-many
+
+
+@I.ir_module
+class LongFirst:
+    @R.function
+    def main(
+        x: R.Tensor((64, 128), "float32"), w: R.Tensor((128, 128), "float32")
+    ):
+        with R.dataflow():
+            h = R.nn.relu(R.matmul(x, w))  # two blocks
+            y = R.matmul(h, w)  # one block
+            R.output(y)
+        return y
+
+
+print(extracted(prepare(LongFirst), "structural"))
+print(extracted(prepare(LongFirst), "anchor-block"))
+
+# %% check
+assert extracted(prepare(LongFirst), "anchor-block") == [("matmul", 3)]
 
 # %% cell: pretend
 
@@ -261,6 +283,13 @@ print(instructions[0])
 print([name for name, *_ in instructions][:6])
 print(all(len(decision) == 2 for decision in decisions))
 
+# %% cell: torn-line
+with tempfile.TemporaryDirectory() as broken:
+    Path(broken, workloads.name).write_text(workloads.read_text())
+    Path(broken, records.name).write_text(records.read_text()[:-20])
+    with expect_error(RuntimeError, match="parallel_for_dynamic"):
+        ms.database.JSONDatabase(work_dir=broken)
+
 # %% cell: query
 by_name = {task.task_name: task.mod for task in tasks}
 mod = by_name["fused_matmul_relu"]
@@ -392,8 +421,21 @@ with TARGET:
 print(tuning.info.name, seen)
 print("the module is unchanged:", unchanged.same_as(fused))
 
+
+def late(mod, *rest):
+    """Registered after the pass has run once: nobody asks for it."""
+    seen.append("late")
+    return mod
+
+
+name = "tvm.s_tir.meta_schedule.tune_relax"
+tvm.register_global_func("book.instead", tvm.get_global_func(name))
+tvm.register_global_func(name, late, override=True)
+tuning(fused)
+print("second run:", seen)
+
 # %% check
-assert seen == [(100, 100, None)] and unchanged.same_as(fused)
+assert seen == [(100, 100, None)] * 2 and unchanged.same_as(fused)
 
 # %% cell: solution-order
 
