@@ -40,6 +40,11 @@ glue("kernels", len(kernels(legal)))
 # %% cell: main
 ir.show(legal["main"])
 
+# %% cell: table
+print("Kernel | Lines of TVMScript")
+for name in kernels(legal):
+    print(f"`{name}` | {len(ir.script(legal[name]).splitlines())}")
+
 # %% cell: time, varies
 args = as_tensors(arguments())
 vm = relax.VirtualMachine(tvm.compile(MLP, target="llvm"), tvm.cpu())
