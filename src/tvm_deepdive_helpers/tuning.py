@@ -371,7 +371,8 @@ def tune(
     trials, batch : int
         Candidates to measure, altogether and at a time.
     seed : int
-        Of the search: the same seed draws the same first batch. Later batches depend on measured times.
+        Of the search. With one thread and a random cost model the same seed draws the same first batch; XGBoost
+        predicts from numpy's generator until it is trained. Later batches depend on measured times.
     space, strategy, cost_model : str or object
         As for ``ms.tune_tir``. With ``"xgb"`` the model predicts from the second batch on, not after 100 trials.
     population : int
