@@ -102,6 +102,12 @@ latex_elements = {
 \setmainfont{Linux Libertine O}
 \setsansfont{Linux Biolinum O}
 \setmonofont{DejaVu Sans Mono}[Scale=0.78]
+% Chinese words, as in the glossary; quotation marks and dashes stay those of the Latin font.
+\usepackage{xeCJK}
+\setCJKmainfont{FandolSong-Regular.otf}[BoldFont=FandolSong-Bold.otf]
+\setCJKsansfont{FandolHei-Regular.otf}[BoldFont=FandolHei-Bold.otf]
+\setCJKmonofont{FandolFang-Regular.otf}
+\xeCJKDeclareCharClass{Default}{"2014, "2018, "2019, "201C, "201D, "2026}
 """,
     "sphinxsetup": ", ".join(
         [

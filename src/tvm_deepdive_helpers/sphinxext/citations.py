@@ -429,7 +429,7 @@ def _table(app: Any, docname: str) -> nodes.Node:
     if not cited:
         return _cell(nodes.paragraph("", _("No page cites C++.")))
     heads = [_("Symbol"), _("File and lines"), _("Read at"), _("Elsewhere"), _("Cited on")]
-    widths = [28, 28, 10, 14, 20]
+    widths = [34, 26, 9, 12, 19]
     group = nodes.tgroup("", *(nodes.colspec(colwidth=width) for width in widths), cols=len(widths))
     head = nodes.row("", *(nodes.entry("", _cell(nodes.paragraph("", text))) for text in heads))
     group += nodes.thead("", head)
