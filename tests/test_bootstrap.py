@@ -52,7 +52,7 @@ class Project:
         self.pin("1.0")
         (root / "pyproject.toml").write_text(
             '[project]\nname = "small"\ndependencies = ["deep_a>=1"]\n'
-            "[project.optional-dependencies]\nbook = []\ntest = []\ntune = []\n"
+            "[project.optional-dependencies]\nbook = []\ntest = []\ntune = []\nmodels = []\n"
         )
 
     def pin(self, version: str) -> None:
@@ -295,7 +295,7 @@ def needed(texts: list[str], seen: set[str]) -> Iterator[str]:
 
 
 def test_constraints_pin_all_that_is_needed_and_nothing_else() -> None:
-    wanted = set(needed(bootstrap.requirements(ROOT, ("book", "test", "tune", "compiler")), set()))
+    wanted = set(needed(bootstrap.requirements(ROOT, (*bootstrap.EXTRAS, "compiler")), set()))
     pinned = pins()
     assert sorted(wanted - set(pinned)) == [], "needed, but not pinned in constraints.txt"
     # Other platforms, and an extra that is not installed here, need some more.

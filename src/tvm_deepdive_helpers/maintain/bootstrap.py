@@ -66,7 +66,7 @@ except ImportError:  # Windows; check_platform() says so
 
 ROOT = Path(__file__).resolve().parents[3]
 #: The extras of pyproject.toml that the targets of the Makefile need.
-EXTRAS = ("book", "test", "tune")
+EXTRAS = ("book", "test", "tune", "models")
 #: The compilers that TVM looks for, in its order (tvm.support.cc.get_cc), when $CXX and $CC name none.
 COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 #: What stands in for them on a machine that has none: Clang in a Python package.
@@ -522,7 +522,7 @@ def prepare(root: Path) -> bool:
             say(f"{reason}; updating the environment")
         else:
             check_space(root)
-            say(f"{reason}; making the environment (about 850 MB, some minutes; Python {platform.python_version()})")
+            say(f"{reason}; making the environment (about 1.2 GB, some minutes; Python {platform.python_version()})")
             if venv.is_symlink():
                 raise SetupError(".venv is a link to somewhere else; remove the link and run the same command again")
             if venv.exists():
