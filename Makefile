@@ -5,6 +5,7 @@ PYTHON     ?= python3
 SPHINXOPTS ?=
 PYTESTOPTS ?=
 EDITION    ?= en
+BASE       ?= origin/main
 
 RUN   := .venv/bin/python
 SRC   := src/tvm_deepdive_helpers
@@ -15,7 +16,7 @@ SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPH
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf test live lint accept symbols clean env
+.PHONY: help html pdf test live lint page changes accept symbols clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +42,13 @@ lint: env ## Check style, spelling and the rules of the book; changes nothing
 	$(RUN) -m codespell_lib || status=1; \
 	$(RUN) -m tvm_deepdive_helpers.maintain.lint || status=1; \
 	exit $$status
+
+page: env ## Begin a page: make page PAGE=2-tir/loops (more options: OPTIONS="--title ... --rows 2.6")
+	@test -n "$(PAGE)" || { echo "make page: say which page: make page PAGE=2-tir/loops" >&2; exit 2; }
+	@$(RUN) -m tvm_deepdive_helpers.maintain.new_page "$(PAGE)" $(OPTIONS)
+
+changes: env ## List what your change does to pages and outputs, against BASE (origin/main)
+	@$(RUN) -m tvm_deepdive_helpers.maintain.changes "$(BASE)"
 
 accept: env ## Take the outputs of the last build as the new snapshots in tests/
 	@$(RUN) -m tvm_deepdive_helpers.maintain.snapshots accept

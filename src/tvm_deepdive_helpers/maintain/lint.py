@@ -356,7 +356,8 @@ _WORDS = {
     r"lorem ipsum": "write the text",
     r"powerful|seamless(?:ly)?|cutting-edge|state-of-the-art|blazing(?:ly)?": "say what it does, or measure it",
     r"(?:it is )?worth noting|needless to say": "leave the words out",
-    r"e\.g\.|i\.e\.|etc\.": "write 'for example', 'that is', 'and so on'",
+    r"e\.g\.|i\.e\.|etc\.|vs\.?|cf\.": "write 'for example', 'that is', 'and so on', 'against', 'see'",
+    r"\w+n['’]t|(?:it|that|there|what|who|let|here)['’]s|(?:I|you|we|they)['’](?:re|ve|ll|d)": "write both words out",
 }
 
 
@@ -365,6 +366,29 @@ def plain_words(source: Source, book: Book) -> Found:
     for words, cure in _WORDS.items():
         for line, found in _in_prose(source, re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.I)):
             yield line, f"{found!r} ({cure})"
+
+
+#: American spellings that slip in most. Names of TVM stand between backquotes, and are not looked at.
+_AMERICAN = re.compile(
+    r"(?<!\w)(?:behavior|color|neighbor|favor|honor)\w*|(?<!\w)center(?:s|ed)?(?!\w)"
+    r"|(?<!\w)(?:optimiz|organiz|recogniz|summariz|initializ|serializ|parallelliz|minimiz|maximiz|generaliz|emphasiz)\w+"
+    r"|(?<!\w)analyz(?:e|es|ed|ing)(?!\w)|(?<!\w)(?:cancel|model|label|travel)(?:ed|ing)(?!\w)"
+)
+
+
+def british_spelling(source: Source, book: Book) -> Found:
+    """The text is spelt one way: behaviour, colour, optimise, labelled."""
+    for line, found in _in_prose(source, _AMERICAN):
+        yield line, f"{found!r} (British spelling: -our, -re, -ise, -lled; a name of TVM stands in backquotes)"
+
+
+_DOUBLED = re.compile(r"(?<![\w-])([A-Za-z]+)[ \n]\1(?![\w-])")
+
+
+def doubled_word(source: Source, book: Book) -> Found:
+    """No word stands twice in a row."""
+    for line, found in _in_prose(source, _DOUBLED):
+        yield line, f"{found!r} (take one out)"
 
 
 _TYPED = re.compile(
@@ -644,6 +668,8 @@ RULES = (
     Rule("registry-host", ALL, registry_host),
     Rule("unfinished", ALL, unfinished),
     Rule("plain-words", PROSE, plain_words),
+    Rule("british-spelling", PROSE, british_spelling),
+    Rule("doubled-word", PROSE, doubled_word),
     Rule("typed-number", PAGES, typed_number),
     Rule("python-fence", PAGES, python_fence),
     Rule("front-matter", PAGES, front_matter),
