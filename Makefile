@@ -16,7 +16,7 @@ SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPH
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf test live lint page changes accept symbols clean env
+.PHONY: help html pdf test practice live lint page changes accept symbols clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,10 @@ pdf: env ## Make the PDF of the book, _build/pdf/tvm-deep-dive-en.pdf; needs LaT
 
 test: env ## Run the tests (more options: PYTESTOPTS="...")
 	@$(RUN) -m pytest $(PYTESTOPTS)
+
+practice: env ## Check your solution of a practice project: make practice PROJECT=custom_operator SOLUTION=my_op.py
+	@test -n "$(PROJECT)" -a -n "$(SOLUTION)" || { echo "make practice: name a project and your file: make practice PROJECT=custom_operator SOLUTION=my_op.py" >&2; exit 2; }
+	@$(RUN) -m tvm_deepdive_helpers.practice "$(PROJECT)" "$(SOLUTION)"
 
 live: env ## Serve the book on this machine, and rebuild it at every save
 	@$(RUN) -m sphinx_autobuild $(SPHINX_ARGS) --port 0 --watch gallery --watch src --watch conf.py \
