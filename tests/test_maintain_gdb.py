@@ -36,3 +36,12 @@ def test_clean():
 def test_a_program_that_does_not_stop():
     with pytest.raises(ValueError, match="did not stop"):
         gdb_session.clean("[Inferior 1 (process 7) exited normally]\n")
+
+
+def test_clean_takes_out_values_and_folders():
+    text = 'Thread 1 "python" received\nBreakpoint 1 at 0x7f12\nspin (A=0x55b, n=2)\n  File "/a/b/add.py", line 9'
+    assert gdb_session.clean(text).splitlines()[1:] == [
+        "Breakpoint 1 at 0x…",
+        "spin (A, n=2)",
+        '  File "add.py", line 9',
+    ]

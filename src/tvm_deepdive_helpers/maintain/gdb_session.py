@@ -1,8 +1,11 @@
-"""Record what gdb shows where a kernel reports a wrong argument, and where a stack overflows.
+"""Record what gdb shows where errors are made, where a stack overflows, and in a kernel that does not end.
 
-It needs gdb on x86-64, runs for some seconds and writes ``gallery/data/gdb_session.txt``, with programs and commands::
+It needs gdb on x86-64, runs for some seconds and writes two files to ``gallery/data``, with programs and commands:
+``gdb_session.txt`` (a kernel's error, a full stack), ``gdb_inside.txt`` (an error of the compiler, an endless kernel).
+Name one of them to write only that::
 
     python -m tvm_deepdive_helpers.maintain.gdb_session
+    python -m tvm_deepdive_helpers.maintain.gdb_session gdb_inside.txt
 """
 
 from __future__ import annotations
@@ -41,6 +44,34 @@ with b.function("f", num_inputs=0):
 relax.VirtualMachine(b.get(), tvm.cpu())["f"]()
 """
 
+TYPE_ERROR = """\
+import signal
+import tvm
+from tvm import relax
+
+x = relax.Var("x", relax.TensorType((8,), "float32"))
+y = relax.Var("y", relax.TensorType((9,), "float32"))
+signal.raise_signal(signal.SIGTRAP)
+relax.BlockBuilder().normalize(relax.op.add(x, y))
+"""
+
+ENDLESS = """\
+import os, signal, threading
+import numpy as np
+import tvm
+from tvm.script import tirx as T
+
+@T.prim_func
+def spin(A: T.Buffer((1,), "int32")):
+    while A[0] >= 0:
+        A[0] = A[0] & 7
+
+kernel = spin.with_attr("global_symbol", "spin")
+tvm.compile(kernel, "llvm").export_library("spin.so")
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+tvm.runtime.load_module("./spin.so")["spin"](tvm.runtime.tensor(np.zeros(1, "int32")))
+"""
+
 SESSIONS = (
     (
         "kernel.py",
@@ -55,6 +86,27 @@ SESSIONS = (
     ),
     ("recursion.py", RECURSION, ["run", "backtrace 12"]),
 )
+
+# Python's own signals stop gdb where the program wants it: SIGTRAP after the imports, SIGINT in the loop.
+INSIDE = (
+    (
+        "add.py",
+        TYPE_ERROR,
+        [
+            "run",
+            "break TVMFFIBacktrace",
+            "continue",
+            "x/s $rdi",
+            "print $esi",
+            "backtrace 6",
+            "call (int) PyGILState_Ensure()",
+            'call (int) PyRun_SimpleString("import faulthandler as f; f.dump_traceback(1)")',
+        ],
+    ),
+    ("spin.py", ENDLESS, ["run", "backtrace 3", "kill"]),
+)
+
+FILES = {"gdb_session.txt": SESSIONS, "gdb_inside.txt": INSIDE}
 
 
 def clean(text: str) -> str:
@@ -76,7 +128,10 @@ def clean(text: str) -> str:
     text = re.sub(r"0x[0-9a-f]+ in ", "", text)
     text = re.sub(r"^0x[0-9a-f]+(?=:)", "0x…", text, flags=re.M)
     text = re.sub(r"(\w+)=<optimized out>", r"\1", text)
+    text = re.sub(r"(\w+)=0x[0-9a-f]+", r"\1", text)
     text = re.sub(r"^(#\d+ +_?Py\w+) \(.*\)(?= at )", r"\1 (…)", text, flags=re.M)
+    text = re.sub(r"( at|thread) 0x[0-9a-f]+", r"\1 0x…", text)
+    text = re.sub(r'File "[^"]*/([^/"]+)"', r'File "\1"', text)
     text = re.sub(r"(from|at) \S*/([^/\s]+)$", r"\1 \2", text, flags=re.M)
     text = re.sub(r"core\.cpython\S*\.so", "core.so", text)
     lines = [line for line in text.splitlines() if line and not line.startswith(("(More stack", "["))]
@@ -105,13 +160,15 @@ def record(name: str, program: str, commands: list[str]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--into", type=Path, default=Path("gallery/data/gdb_session.txt"))
+    parser.add_argument("files", nargs="*", choices=[[], *FILES], help="files to write (default: all)")
+    parser.add_argument("--into", type=Path, default=Path("gallery/data"), help="folder of the files")
     args = parser.parse_args(argv)
     gdb = subprocess.run(["gdb", "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     python = ".".join(map(str, sys.version_info[:2]))
     facts = f"apache-tvm {importlib.metadata.version('apache-tvm')}, gdb {gdb.split()[-1]}, Python {python}"
     head = f"# generated: python -m tvm_deepdive_helpers.maintain.gdb_session; {facts}, {sys.platform}\n"
-    args.into.write_text(head + "".join(record(*session) for session in SESSIONS), encoding="utf-8")
+    for name in args.files or FILES:
+        (args.into / name).write_text(head + "".join(record(*session) for session in FILES[name]), encoding="utf-8")
 
 
 if __name__ == "__main__":
