@@ -4,6 +4,7 @@
 PYTHON     ?= python3
 SPHINXOPTS ?=
 PYTESTOPTS ?=
+PAGES      ?=
 EDITION    ?= en
 BASE       ?= origin/main
 
@@ -16,7 +17,7 @@ SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPH
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf test practice live lint page changes accept symbols clean env
+.PHONY: help html pdf test practice live lint page changes accept symbols messages clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +61,9 @@ accept: env ## Take the outputs of the last build as the new snapshots in tests/
 symbols: env ## Renew the index of cited compiler C++: make symbols TVM=path/to/checkout
 	@test -n "$(TVM)" || { echo "make symbols: say where TVM's checkout is: make symbols TVM=path/to/tvm" >&2; exit 2; }
 	@$(RUN) -m tvm_deepdive_helpers.maintain.symbols "$(TVM)"
+
+messages: env ## Renew the catalogs of translations; begin a page's with make messages PAGES=2-tir/overview
+	@$(RUN) -m tvm_deepdive_helpers.maintain.messages update $(PAGES)
 
 clean: ## Remove what was built: _build/ and book/gallery/ (.venv stays)
 	@rm -rf _build book/gallery

@@ -30,6 +30,7 @@ exclude_patterns = ["_data/**", "gallery/**/*.md5", "gallery/**/images/**"]
 locale_dirs = ["locale"]
 gettext_uuid = False
 gettext_compact = False
+gettext_additional_targets = ["index"]
 numfig = True
 nitpicky = True
 # sphinx-gallery warns of spaces in the whole path of a script; the book may stand in such a folder, and `make lint`

@@ -13,6 +13,7 @@ module                  what it adds
 :mod:`.citations`       roles ``tvm-py`` and ``tvm-cpp``, directive ``quote``
 :mod:`.reading`         reading times, directive ``reading-list``
 :mod:`.pages`           ``question``, ``summary``, ``design-note``, the facts line, ``gallery-status``
+:mod:`.messages`        what of a page is translated
 ======================  =========================================================================
 """
 
@@ -21,12 +22,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "reading", "pages")
+from . import messages
+
+PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "reading", "pages", "messages")
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Set up every part; called by Sphinx."""
-    app.add_message_catalog("tvm_deepdive", str(Path(__file__).parent / "locale"))
+    locale = Path(__file__).parent / "locale"
+    for po in locale.glob("*/LC_MESSAGES/tvm_deepdive.po"):
+        messages.compile_catalog(po)
+    app.add_message_catalog("tvm_deepdive", str(locale))
     for part in PARTS:
         app.setup_extension(f"{__name__}.{part}")
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

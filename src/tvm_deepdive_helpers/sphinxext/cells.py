@@ -107,7 +107,7 @@ class GalleryCell(SphinxDirective):
             box["classes"].append("cell-fails")
         if "caption" in self.options:
             inlines, messages = self.parse_inline(self.options["caption"])
-            caption = nodes.paragraph("", "", *inlines, *messages)
+            caption = nodes.paragraph(self.options["caption"], "", *inlines, *messages)
             self.set_source_info(caption)
             box += nodes.container("", caption, classes=["cell-caption"])
         if show != "output":
@@ -252,6 +252,7 @@ class SolutionCell(GalleryCell):
         # A solution may be a cell alone; sphinx-design wants a body.
         drop.has_content = True
         [details] = drop.run()
+        details[0]["translatable"] = False  # it is in the reader's language already
         try:
             details += self.cell_node(self.arguments[0].strip())
         except records.RecordError as err:

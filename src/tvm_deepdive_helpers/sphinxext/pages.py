@@ -35,8 +35,9 @@ class _Box(SphinxDirective):
         self.assert_has_content()
         box = nodes.admonition(classes=[self.kind])
         self.set_source_info(box)
-        inlines, messages = self.parse_inline(self.title())
-        title = nodes.title("", "", *inlines, translatable=bool(self.arguments))
+        text = self.title()
+        inlines, messages = self.parse_inline(text)
+        title = nodes.title(text, "", *inlines, translatable=bool(self.arguments))
         self.set_source_info(title)
         box += [title, *messages]
         box += self.parse_content_to_nodes()
@@ -69,7 +70,8 @@ class DesignNote(_Box):
     final_argument_whitespace = True
 
     def title(self) -> str:
-        return _("Design note: %s") % self.arguments[0]
+        # The words "Design note" come to it in .messages, when it was translated.
+        return self.arguments[0]
 
 
 class GalleryStatus(SphinxDirective):
