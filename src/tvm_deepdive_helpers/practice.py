@@ -51,7 +51,7 @@ CHECKS = ROOT / "tests/practice"
 END = "# The solution ends here"
 """A line that begins so ends the part of a file that the checks run."""
 
-_WIDTH = 96
+_WIDTH = 78
 
 
 class UsageError(ValueError):
@@ -498,7 +498,7 @@ def report(name: str, path: Path) -> bool:
     project = load_project(name)
     outcomes = run_checks(project, path)
     print(f"{project.title}: {path.name}")
-    stage = None
+    stage, before = None, ""
     for check_name, outcome in outcomes.items():
         check = project.checks[check_name]
         if check.stage != stage:
@@ -506,7 +506,9 @@ def report(name: str, path: Path) -> bool:
             print(f"\nStage {stage}: {check.topic}")
         print(f"  {outcome.state:5}  {check.title}")
         if outcome.state == "fails":
-            print(textwrap.indent(explanation(project, check_name, outcome), " " * 9))
+            text = "As above." if outcome.text == before else explanation(project, check_name, outcome)
+            print(textwrap.indent(text, " " * 9))
+            before = outcome.text
     passed = sum(outcome.state == "ok" for outcome in outcomes.values())
     print(f"\n{passed} of {len(outcomes)} checks passed." + (" Well done." if passed == len(outcomes) else ""))
     return passed == len(outcomes)
