@@ -25,6 +25,8 @@ from tvm_deepdive_helpers.bench import compare
 from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.isolate import run_isolated
 from tvm_deepdive_helpers.native import aligned_copy, header
+from tvm_deepdive_helpers.recorded import data
+from tvm_deepdive_helpers.torch_programs import read_runs, run
 
 t = tvm.runtime.tensor(np.arange(6, dtype="float32").reshape(2, 3))
 print(t.shape, t.strides, t.dtype, t.device, t.ndim, t.numel())
@@ -142,6 +144,18 @@ print("an argument shares:", address(other) == array.ctypes.data)
 # %% check
 assert address(other) == array.ctypes.data
 del other  # it would be an owner of the array
+
+# %% cell: torch
+facts, runs = read_runs(data("torch_runs.txt"))
+print("# recorded with", facts.replace(", Python", ",\n# Python"))
+print(runs["dlpack"].program, end="")
+
+# %% cell: torch-output
+print(runs["dlpack"].output, end="")
+
+# %% check
+assert run("dlpack", runs["dlpack"]) in ("recorded", "the same")
+assert "same address: True" in runs["dlpack"].output
 
 # %% cell: owners
 print("owners of the array:", sys.getrefcount(array) - 1, end="; ")
