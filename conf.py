@@ -24,6 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_exercise",
     "sphinx_gallery.gen_gallery",
+    "sphinxcontrib.bibtex",
     "tvm_deepdive_helpers.sphinxext",
 ]
 exclude_patterns = ["_data/**", "gallery/**/*.md5", "gallery/**/images/**"]
@@ -43,6 +44,23 @@ if tags.has("print"):  # noqa: F821 - Sphinx defines it
 # MyST: only what the vocabulary needs.
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
+
+# The bibliography; tvm_deepdive_helpers.sphinxext.bibliography has the style.
+bibtex_bibfiles = ["gallery/data/references.bib"]
+bibtex_default_style = "book"
+bibtex_tooltips = False
+
+# `sphinx-build -b linkcheck` asks every address; a scheduled job does it, the build never. Publishers that turn
+# programs away are not asked.
+linkcheck_timeout = 30
+linkcheck_retries = 2
+linkcheck_workers = 5
+linkcheck_anchors = False
+linkcheck_ignore = [
+    r"https://doi\.org/10\.(1145|1109|34133)/",
+    r"https://(dl\.acm|ieeexplore\.ieee)\.org/",
+    r"https://openai\.com/",
+]
 
 # sphinx-gallery renders the pages of the scripts; tvm_deepdive_helpers.sphinxext.gallery_run runs them.
 sphinx_gallery_conf = {

@@ -14,6 +14,7 @@ module                  what it adds
 :mod:`.reading`         reading times, directive ``reading-list``
 :mod:`.pages`           ``question``, ``summary``, ``design-note``, the facts line, ``gallery-status``
 :mod:`.messages`        what of a page is translated
+:mod:`.bibliography`    how entries of the bibliography look, and where they stand in print
 ======================  =========================================================================
 """
 
@@ -24,7 +25,7 @@ from typing import Any
 
 from . import messages
 
-PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "reading", "pages", "messages")
+PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "reading", "pages", "messages", "bibliography")
 
 
 def setup(app: Any) -> dict[str, Any]:
