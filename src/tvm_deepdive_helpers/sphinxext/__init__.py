@@ -15,6 +15,7 @@ module                  what it adds
 :mod:`.pages`           ``question``, ``summary``, ``design-note``, the facts line, ``gallery-status``
 :mod:`.messages`        what of a page is translated
 :mod:`.bibliography`    how entries of the bibliography look, and where they stand in print
+:mod:`.explorer`        directive and role ``explorer``: builds and schedules, step by step
 ======================  =========================================================================
 """
 
@@ -25,7 +26,18 @@ from typing import Any
 
 from . import messages
 
-PARTS = ("recovery", "gallery_run", "cells", "glue", "citations", "reading", "pages", "messages", "bibliography")
+PARTS = (
+    "recovery",
+    "gallery_run",
+    "cells",
+    "glue",
+    "citations",
+    "reading",
+    "pages",
+    "messages",
+    "bibliography",
+    "explorer",
+)
 
 
 def setup(app: Any) -> dict[str, Any]:

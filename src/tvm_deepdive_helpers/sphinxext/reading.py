@@ -15,18 +15,24 @@ logger = logging.getLogger(__name__)
 
 #: Words a minute of somebody who reads technical prose and looks at the code beside it.
 WORDS_PER_MINUTE = 150
+#: Classes of long lists in which readers look something up.
+NOT_READ = {"explorer-list", "explorer-places"}
 
 
 def reading_minutes(doctree: nodes.document) -> int:
-    """Minutes to read a page: its words, without code and output."""
+    """Minutes to read a page: its words, without code, output, and the lists of the explorer."""
     words = 0
     for node in doctree.findall(nodes.Text):
         ancestor: Any = node.parent
-        while ancestor is not None and not isinstance(ancestor, nodes.literal_block):
+        while ancestor is not None and not _skipped(ancestor):
             ancestor = ancestor.parent
         if ancestor is None:
             words += len(node.astext().split())
     return max(1, math.ceil(words / WORDS_PER_MINUTE))
+
+
+def _skipped(node: nodes.Element) -> bool:
+    return isinstance(node, nodes.literal_block) or not NOT_READ.isdisjoint(node.get("classes", ()))
 
 
 def note_minutes(env: Any, docname: str, doctree: nodes.document) -> int:
