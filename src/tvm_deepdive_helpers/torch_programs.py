@@ -134,7 +134,7 @@ class Cond(torch.nn.Module):
         return torch.cond(x.sum() > 0, *arms, (x,))
 
 
-up, down = torch.ones(2), -torch.ones(2)
+up, down = torch.ones(2), -3 * torch.ones(2)
 print("Python:", Branch()(up).tolist(), Branch()(down).tolist())
 
 with warnings.catch_warnings(record=True) as caught:
