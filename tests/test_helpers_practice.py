@@ -40,6 +40,7 @@ def test_kind(solution):
     with doing("asking for the kind"):
         int(solution.kind())
     require(solution.LIMIT > 0, "`LIMIT` must be positive.")
+    return f"The limit is {solution.LIMIT}."
 '''
 GOOD = "LIMIT = 1\ndef twice(n):\n    return 2 * n\ndef kind():\n    return '7'\n"
 
@@ -67,7 +68,8 @@ def states(outcomes):
 def test_a_right_solution(check, capsys):
     assert states(check(GOOD)) == ["ok", "ok", "ok"]
     assert practice.report("loops", check.path)
-    assert capsys.readouterr().out.endswith("3 of 3 checks passed. Well done.\n")
+    out = capsys.readouterr().out
+    assert out.endswith("  ok     The kind is known\n         The limit is 1.\n\n3 of 3 checks passed. Well done.\n")
 
 
 def test_an_explanation_with_its_hint(check, capsys):

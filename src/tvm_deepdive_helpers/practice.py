@@ -193,13 +193,14 @@ class Project:
 
     def check(
         self, stage: int, topic: str, *, hint: str | None = None, limit: float | None = None
-    ) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    ) -> Callable[[Callable[[Any], str | None]], Callable[[Any], str | None]]:
         """Make a check of a test function that takes `solution`; its docstring's first line is the title.
 
-        `solution` has what the file defines as attributes, and explains what is missing.
+        `solution` has what the file defines as attributes, and explains what is missing. A function that passes may
+        return a sentence, such as a measured value, which the report shows.
         """
 
-        def register(function: Callable[[Any], None]) -> Callable[[Any], None]:
+        def register(function: Callable[[Any], str | None]) -> Callable[[Any], str | None]:
             title = (inspect.getdoc(function) or function.__name__).splitlines()[0].rstrip(".")
             check = Check(function.__name__, stage, topic, title, hint, limit or self.limit)
             self.checks[check.name] = check
@@ -218,7 +219,7 @@ class Outcome:
     state : str
         ``ok``, ``fails``, or ``waits``: a stage before it is not passed.
     text : str
-        The explanation, if it fails; what it waits for.
+        The explanation, if it fails; what it waits for; a remark, if it passes.
     """
 
     state: str
@@ -366,12 +367,12 @@ def _work(checks: Path, path: Path, results: Path, names: Sequence[str]) -> None
                 return
             say(name, "begin")
             try:
-                functions[name](Solution(module, project))
+                note = functions[name](Solution(module, project))
             except BaseException as error:
                 failed = check.stage
                 say(name, "fails", _explain(error, path, project))
             else:
-                say(name, "ok")
+                say(name, "ok", note or "")
 
 
 # ------------------------------------------------------------------------------------------ around the process
@@ -505,6 +506,8 @@ def report(name: str, path: Path) -> bool:
             stage = check.stage
             print(f"\nStage {stage}: {check.topic}")
         print(f"  {outcome.state:5}  {check.title}")
+        if outcome.state == "ok" and outcome.text:
+            print(textwrap.indent(textwrap.fill(outcome.text, _WIDTH - 9), " " * 9))
         if outcome.state == "fails":
             text = "As above." if outcome.text == before else explanation(project, check_name, outcome)
             print(textwrap.indent(text, " " * 9))
