@@ -81,3 +81,44 @@ def test_a_damaged_file_of_the_gallery_is_made_again(book, what) -> None:
     assert book.executed(book.good_build()) == {"hello"}
     assert "hello" in book.text("one")
     assert path.stat().st_size > 20
+
+
+def test_a_removed_page_is_gone(book) -> None:
+    book.page("stays", "Text.")
+    path = book.page("goes", "Text.")
+    book.good_build()
+    path.unlink()
+    book.good_build()
+    assert not (book.out / "goes.html").exists() and (book.out / "stays.html").exists()
+
+
+def test_the_navigation_of_unchanged_pages_follows(book) -> None:
+    """A page is added, gets another title, and goes: the neighbour's links follow, though its own text is the same."""
+    book.page("a", "Text.")
+    book.good_build()
+    assert "Page ab" not in book.html("a")
+    path = book.page("ab", "Text.")
+    assert "a" not in book.read_pages(book.good_build("-v")), "written again, not read again"
+    assert 'title="Page ab"' in book.html("a")
+    path.write_text("# Another title\n")
+    book.good_build()
+    assert 'title="Another title"' in book.html("a")
+    path.write_text("# Another title\n\nMore.\n")
+    log = book.good_build("-v")
+    assert "] ab\n" in log and "] a\n" not in log, "an edit of the text does not write the neighbours"
+    path.unlink()
+    book.good_build()
+    assert "ab.html" not in book.html("a")
+
+
+def test_a_page_that_is_not_utf8_is_named(book) -> None:
+    path = book.page("bad", "Text.")
+    book.page("good", "Text.")
+    book.good_build()
+    path.write_bytes(b"# Bad\n\nText \xff.\n")
+    log = book.bad_build()
+    assert "book/bad.md:3: not valid UTF-8" in log
+    assert not (book.out / "bad.html").exists()
+    path.write_bytes(b"# Bad\n\nText.\n")
+    book.good_build()
+    assert (book.out / "bad.html").exists()

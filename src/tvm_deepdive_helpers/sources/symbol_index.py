@@ -148,9 +148,13 @@ def loads(text: str, name: str = "cpp_symbols.json") -> SymbolIndex:
         entries = [Entry(**row) for row in data["symbols"]]
         return SymbolIndex(data["tag"], data["refs"], {one.key: one for one in entries})
     except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{name} is not an index of C++ symbols ({error})") from None
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise SourceError(
+            f"{name}{line} is not an index of C++ symbols ({error}); take either side of a merge whole, "
+            "then run `make symbols TVM=path/to/checkout`"
+        ) from None
 
 
 def load(path: Path) -> SymbolIndex:
     """Read an index; a missing file is an empty one."""
-    return loads(path.read_text("utf-8"), path.name) if path.is_file() else SymbolIndex()
+    return loads(path.read_text("utf-8"), f"{path.parent.name}/{path.name}") if path.is_file() else SymbolIndex()

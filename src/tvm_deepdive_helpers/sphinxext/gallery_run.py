@@ -437,7 +437,11 @@ def run_one(job: gallery_child.Job, state: dict[str, int] | None = None) -> Fail
                 return Failure(
                     job.script.name, None, f"it left processes running: {', '.join(left)}; stop what you start"
                 )
-            written = _listing(job.src_dir) - before
+            after = _listing(job.src_dir)
+            if answer["ok"] and before - after:
+                reason = f"it removed {', '.join(sorted(before - after))} beside itself; git can bring it back"
+                return Failure(job.script.name, None, reason)
+            written = after - before
             if answer["ok"] and written:
                 reason = f"it wrote {', '.join(sorted(written))} beside itself; scripts write to temporary folders only"
                 return Failure(job.script.name, None, reason)

@@ -5,13 +5,19 @@ was saved, and before all pages were written, therefore leaves old pages that th
 that was written with a warning is not read again, so a failed build turns green when it is repeated. Both end here: a
 marker beside the saved environment says that the last build did not end well, and the next one reads and writes every
 page.
+
+Three more things leave an old page behind in stock Sphinx. A page whose source was removed stays in the output. Pages
+whose own text did not change keep an old sidebar and old links to their neighbours when a page was added, removed,
+moved or given another title. And a page that is not UTF-8 ends the build with a traceback that does not name it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+from sphinx.errors import ExtensionError
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
@@ -30,10 +36,48 @@ def _begin(app: Any) -> None:
 
 def _outdated(app: Any, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
     """Handler of ``env-get-outdated``: every page, when the last build did not end well."""
+    for docname in removed:
+        _remove_page(app, docname)
     if not getattr(app, "tvm_deepdive_repair", False):
         return []
     logger.info("the last build did not end well: every page is read and written again")
     return sorted(env.found_docs)
+
+
+def _remove_page(app: Any, docname: str) -> None:
+    if app.builder.format == "html":
+        Path(app.builder.get_output_path(docname)).unlink(missing_ok=True)
+
+
+def _check_encoding(app: Any, env: Any, docnames: list[str]) -> None:
+    """Handler of ``env-before-read-docs``: every page is UTF-8, or is named with its line and taken out."""
+    problems = []
+    for docname in docnames:
+        path = Path(env.doc2path(docname))
+        content = path.read_bytes()
+        try:
+            content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n") + 1
+            place = path.relative_to(Path(app.srcdir).parent).as_posix()
+            problems.append(f"{place}:{line}: not valid UTF-8 (save the file as UTF-8)")
+            _remove_page(app, docname)
+    if problems:
+        raise ExtensionError("\n".join(problems))
+
+
+def _navigation(env: Any) -> str:
+    """What sidebars and the links to the neighbours are made of: the tables of contents, and all titles."""
+    titles = {docname: title.astext() for docname, title in env.titles.items()}
+    parts = (env.toctree_includes, titles, env.toc_secnumbers)
+    return hashlib.sha256(repr([sorted(part.items()) for part in parts]).encode()).hexdigest()
+
+
+def _navigation_changed(app: Any, env: Any) -> list[str]:
+    """Handler of ``env-updated``: every page is written again (not read) when the navigation is another."""
+    before = getattr(env, "tvm_deepdive_navigation", None)
+    env.tvm_deepdive_navigation = _navigation(env)
+    return sorted(env.found_docs) if before not in (None, env.tvm_deepdive_navigation) else []
 
 
 def _end(app: Any, exception: Exception | None) -> None:
@@ -44,5 +88,7 @@ def _end(app: Any, exception: Exception | None) -> None:
 def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", _begin, priority=1)
     app.connect("env-get-outdated", _outdated)
+    app.connect("env-updated", _navigation_changed)
+    app.connect("env-before-read-docs", _check_encoding)
     app.connect("build-finished", _end, priority=999)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
