@@ -123,7 +123,7 @@ not_run = [row for row in ROWS if row.missing]
 kinds = collections.Counter(row.outcome for row in ROWS)
 glue("rows", len(ROWS))
 glue("not_run", len(not_run), varies=True)
-glue("optional", sum(bool(row.needs) for row in ROWS))
+glue("optional", sum(row.needs == "torch" for row in ROWS))
 glue("gone", kinds["gone"])
 glue("works", kinds["works"])
 glue("warns", kinds["warns"])
