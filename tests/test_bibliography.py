@@ -98,3 +98,9 @@ def test_entries_stand_under_their_topic(tmp_path: Path, builder: str) -> None:
         assert r"\bibitem" not in text
         link = re.search(r"\\hyperlink\{([^}]+)\}\{Roe 2021\}", text)
         assert link and rf"\hypertarget{{{link[1]}}}" in text, text[-3000:]
+
+
+def test_the_citation_file_on_the_page_is_the_present_one() -> None:
+    """A script does not run again when a file changes that is not in gallery/data."""
+    accepted = (ROOT / "tests/snapshots/8-appendix/colophon.txt").read_text(encoding="utf-8")
+    assert (ROOT / "CITATION.cff").read_text(encoding="utf-8").strip() in accepted

@@ -16,10 +16,11 @@ for name in (
     "matplotlib",
     "sphinx",
     "sphinx-gallery",
+    "sphinxcontrib-bibtex",
     "myst-parser",
 ):
     licence = metadata(name).get("License-Expression") or "see package"
-    print(f"{name:15} {version(name):14} {licence[:40]}")
+    print(f"{name:20} {version(name):14} {licence[:38]}")
 
 # %% cell: notice
 from importlib.util import find_spec
@@ -32,3 +33,27 @@ print((tvm_folder / "NOTICE").read_text().strip())
 first_line = (tvm_folder / "LICENSE").read_text().split("\n", 1)[0]
 assert first_line.strip() == "Apache License"
 assert "Apache Software Foundation" in (tvm_folder / "NOTICE").read_text()
+
+# %% cell: citation-file
+from tvm_deepdive_helpers.recorded import data
+
+ROOT = data("references.bib").parents[2]
+print((ROOT / "CITATION.cff").read_text(encoding="utf-8").strip())
+
+
+# %% cell: solution-licences
+def licences(name):
+    """What a package says about its licence."""
+    about = metadata(name)
+    found = [about.get("License-Expression") or ""]
+    for line in about.get_all("Classifier") or []:
+        if line.startswith("License ::"):
+            found.append(line.split(" :: ")[-1])
+    return {text for text in found if text}
+
+
+for name in ("apache-tvm", "apache-tvm-ffi", "numpy", "matplotlib"):
+    print(f"{name:15}", *sorted(licences(name)), sep="  ")
+
+# %% check
+assert any("Apache" in text for text in licences("apache-tvm"))
