@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import resource
+import subprocess
 import time
 
 import pytest
@@ -122,3 +125,95 @@ def test_a_page_that_is_not_utf8_is_named(book) -> None:
     path.write_bytes(b"# Bad\n\nText.\n")
     book.good_build()
     assert (book.out / "bad.html").exists()
+
+
+@pytest.mark.parametrize("when", [0, 4_000_000_000], ids=["1970", "2096"])
+def test_a_wrong_clock(book, when) -> None:
+    """The dates of files lie far behind or ahead of the last build, as after a changed clock: edits count."""
+    book.script("hello", "# %% cell: x\nprint('old')\n")
+    page = book.page("one", "First text.\n\n```{gallery-cell} 1-part/hello:x\n```")
+    book.page("two", "```{gallery-cell} 1-part/hello:x\n```")
+    book.good_build()
+    for path in [*(book.root / "book").rglob("*"), *(book.root / "gallery").rglob("*")]:
+        os.utime(path, (when, when))
+    book.good_build()
+    page.write_text(page.read_text().replace("First", "Other"))
+    os.utime(page, (when + 1, when + 1))
+    script = book.script("hello", "# %% cell: x\nprint('new')\n")
+    os.utime(script, (when + 1, when + 1))
+    book.good_build()
+    assert "Other text" in book.text("one") and "new" in book.text("one") and "old" not in book.text("two")
+    if when == 0:  # pages from the future are read again each time, until their time has come
+        assert book.read_pages(book.good_build("-v")) == set()
+
+
+def test_two_builds_at_once(book) -> None:
+    """Whatever the two do to each other, the next build is right."""
+    _fill(book, "old")
+    book.good_build()
+    _fill(book, "new")
+    both = [
+        subprocess.Popen(
+            book.command(), cwd=book.root, env=book.env(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        process.wait(timeout=120)
+    book.good_build()
+    _is_right(book, "new")
+
+
+def _without_rights() -> list[str]:
+    """What makes the superuser obey the permissions of files, too."""
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"] if os.geteuid() == 0 else []
+
+
+def _sources(book) -> dict[str, bytes]:
+    """The author's own files."""
+    found = [book.root / "conf.py", *(book.root / "gallery").rglob("*"), *(book.root / "book").glob("*.md")]
+    return {path.name: path.read_bytes() for path in found if path.is_file()}
+
+
+@pytest.mark.parametrize("folder", ["book/gallery/1-part", "_build/html", "_build/doctrees/html"])
+def test_a_folder_that_cannot_be_written(book, folder) -> None:
+    """The build fails, names the folder, and loses nothing; when the folder can be written again, all is well."""
+    _fill(book, "old")
+    book.good_build()
+    _fill(book, "new")
+    before = _sources(book)
+    locked = [path for path in (book.root / folder, *(book.root / folder).rglob("*")) if path.is_dir()]
+    for path in locked:
+        path.chmod(0o555)
+    try:
+        done = subprocess.run(
+            [*_without_rights(), *book.command()], cwd=book.root, env=book.env(), text=True, timeout=120, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    finally:
+        for path in locked:
+            path.chmod(0o755)
+    assert done.returncode != 0, done.stdout
+    assert re.search(rf"Permission denied.*{folder}", done.stdout), done.stdout
+    assert _sources(book) == before
+    book.good_build()
+    _is_right(book, "new")
+
+
+def test_no_room_for_a_file(book) -> None:
+    """A full disk, imitated by a limit on the size of files: the build fails, and the next one is right."""
+    _fill(book, "old")
+    book.good_build()
+    _fill(book, "new")
+    before = _sources(book)
+    done = subprocess.run(
+        book.command(), cwd=book.root, env=book.env(), text=True, timeout=120, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY)),
+    )  # fmt: skip
+    assert done.returncode != 0, done.stdout
+    assert "File too large" in done.stdout, done.stdout
+    assert _sources(book) == before
+    book.good_build()
+    _is_right(book, "new")

@@ -6,9 +6,12 @@ that was written with a warning is not read again, so a failed build turns green
 marker beside the saved environment says that the last build did not end well, and the next one reads and writes every
 page.
 
-Three more things leave an old page behind in stock Sphinx. A page whose source was removed stays in the output. Pages
-whose own text did not change keep an old sidebar and old links to their neighbours when a page was added, removed,
-moved or given another title. And a page that is not UTF-8 ends the build with a traceback that does not name it.
+Four more things leave an old page behind in stock Sphinx. It reads a page again when its file is *newer* than the
+last reading, so a change goes unseen when the clock was put back, or when the file came with an old date from an
+archive or another branch; here a page is read again when the date or the size of one of its files is *another*. A
+page whose source was removed stays in the output. Pages whose own text did not change keep an old sidebar and old
+links to their neighbours when a page was added, removed, moved or given another title. And a page that is not UTF-8
+ends the build with a traceback that does not name it.
 """
 
 from __future__ import annotations
@@ -38,10 +41,26 @@ def _outdated(app: Any, env: Any, added: set[str], changed: set[str], removed: s
     """Handler of ``env-get-outdated``: every page, when the last build did not end well."""
     for docname in removed:
         _remove_page(app, docname)
+    before = getattr(env, "tvm_deepdive_files", {})
+    # Taken before the pages are read: a file that changes meanwhile is another one at the next build.
+    env.tvm_deepdive_files = {docname: _files(env, docname) for docname in env.found_docs}
     if not getattr(app, "tvm_deepdive_repair", False):
-        return []
+        return [name for name, files in env.tvm_deepdive_files.items() if before.get(name, files) != files]
     logger.info("the last build did not end well: every page is read and written again")
     return sorted(env.found_docs)
+
+
+def _files(env: Any, docname: str) -> list[tuple[int, int] | None]:
+    """Size and date of a page's source and of all files that it was made from."""
+    states: list[tuple[int, int] | None] = []
+    for name in [env.doc2path(docname), *sorted(env.dependencies.get(docname, ()))]:
+        try:
+            status = Path(env.srcdir, name).stat()
+        except OSError:
+            states.append(None)
+        else:
+            states.append((status.st_size, status.st_mtime_ns))
+    return states
 
 
 def _remove_page(app: Any, docname: str) -> None:
