@@ -3,7 +3,9 @@
 import os
 import re
 import sys
+import tomllib
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "src"))
@@ -26,6 +28,8 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinxcontrib.bibtex",
     "tvm_deepdive_helpers.sphinxext",
+    "notfound.extension",
+    "sphinx_reredirects",
 ]
 exclude_patterns = ["_data/**", "gallery/**/*.md5", "gallery/**/images/**"]
 locale_dirs = ["locale"]
@@ -86,6 +90,10 @@ copybutton_selector = "div.cell-code pre, div.highlight-console pre, div.highlig
 
 html_theme = "sphinx_book_theme"
 html_title = project
+templates_path = ["book/_templates"]
+html_favicon = "book/_static/favicon.svg"
+html_math_renderer = "mathml"
+html_scaled_image_link = False
 html_static_path = ["book/_static"]
 html_css_files = ["book.css"]
 html_copy_source = False
@@ -95,6 +103,8 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": False,
+    "use_fullscreen_button": False,
+    "footer_content_items": ["copyright", "last-updated", "page-forms"],
     "navbar_start": [],
     "navbar_center": [],
     "navbar_end": [],
@@ -102,6 +112,25 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+
+# Where the book is published, if it is: BOOK_URL=https://example.org/tvm-deep-dive/en/ make html. Only then are there a
+# site map, canonical addresses and pictures for links in other sites (drawn here, with a font that comes along).
+html_baseurl = os.environ.get("BOOK_URL", "")
+notfound_urls_prefix = (urlsplit(html_baseurl).path if html_baseurl else "/") or "/"
+notfound_context = {
+    "title": "No such page",
+    "body": "<h1>No such page</h1><p>This address leads nowhere. The pages of the book are listed at the side; "
+    "the search finds words in them.</p>",
+}
+if html_baseurl:
+    tags.add("published")  # noqa: F821 - Sphinx defines it
+    extensions += ["sphinx_sitemap", "sphinxext.opengraph"]
+    sitemap_url_scheme = "{link}"
+    sitemap_excludes = ["404.html", "search.html", "genindex.html"]
+    ogp_site_url = html_baseurl
+    ogp_social_cards = {"site_url": urlsplit(html_baseurl).netloc, "line_color": "#19437e"}
+_moved = tomllib.loads((ROOT / "book/_data/redirects.toml").read_text(encoding="utf-8"))["moved"]
+redirects = {old: os.path.relpath(new, Path(old).parent) + ".html" for old, new in _moved.items()}
 
 # PDF: `make pdf` (tvm_deepdive_helpers.maintain.pdf) runs this builder and latexmk, and reads the log.
 latex_engine = "xelatex"

@@ -138,6 +138,35 @@ class Book:
         return set(re.findall(r"reading sources\.\.\. \[ *\d+%\] (\S+)", log))
 
 
+def build_edition(edition: str) -> Path:
+    """Build the real book as `make html` does, and give its folder; one that is up to date costs a few seconds."""
+    html = ROOT / "_build/html" / edition
+    language = [] if edition == "en" else ["-D", f"language={edition}"]
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-n", "-q", "-c", ".", "-b", "html"]
+    done = subprocess.run(
+        [*command, "-d", f"_build/doctrees/{edition}", *language, "book", str(html)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    return html
+
+
+@pytest.fixture(scope="session")
+def english_book() -> Path:
+    """The folder of the English edition, built."""
+    return build_edition("en")
+
+
+@pytest.fixture(scope="session")
+def edition_folder() -> Path:
+    """The folder of the edition that `make test EDITION=…` names, built."""
+    return build_edition(os.environ.get("EDITION", "en"))
+
+
 @pytest.fixture
 def book(tmp_path: Path) -> Book:
     return Book(tmp_path)

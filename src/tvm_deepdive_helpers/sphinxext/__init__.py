@@ -16,6 +16,8 @@ module                  what it adds
 :mod:`.messages`        what of a page is translated
 :mod:`.bibliography`    how entries of the bibliography look, and where they stand in print
 :mod:`.explorer`        directive and role ``explorer``: builds and schedules, step by step
+:mod:`.web`             lighter pages, names for controls, mathematics without a script
+:mod:`.markdown`        each page as Markdown, and ``llms.txt``
 ======================  =========================================================================
 """
 
@@ -37,6 +39,8 @@ PARTS = (
     "messages",
     "bibliography",
     "explorer",
+    "web",
+    "markdown",
 )
 
 

@@ -22,6 +22,7 @@ from .tables import table
 
 _ = get_translation("tvm_deepdive")
 
+
 class _Box(SphinxDirective):
     """An admonition with a class of its own, and a title in the reader's language."""
 
@@ -127,10 +128,11 @@ def _add_facts(app: Any, doctree: nodes.document) -> None:
     """Handler of ``doctree-read``: the line of facts below the title of a chapter."""
     docname = app.env.docname
     meta = app.env.metadata.get(docname, {})
-    if "covers" not in meta:
-        return
     title = next(doctree.findall(nodes.title), None)
     if title is None:
+        return
+    if "covers" not in meta:
+        _add_run(app, docname, title)
         return
     minutes = reading.note_minutes(app.env, docname, doctree)
     facts: list[nodes.Node] = [nodes.Text(_("Reading time: about %d min.") % minutes)]
@@ -142,20 +144,40 @@ def _add_facts(app: Any, doctree: nodes.document) -> None:
             facts += [nodes.Text(", ")] if index else []
             facts.append(_doc_link(app.env, target))
         facts.append(nodes.Text("."))
-    runs = [
+    runs = _runs(app, docname)
+    if runs:
+        facts.append(nodes.Text(" " + _run_on(max(runs, key=lambda run: run.date))))
+    _insert_facts(title, facts)
+
+
+def _runs(app: Any, docname: str) -> list[records.Record]:
+    """The records on which a page depends."""
+    return [
         records.load(path)
         for file in sorted(app.env.dependencies.get(docname, ()))
         if str(file).endswith(records.SUFFIX) and (path := Path(app.srcdir, file)).is_file()
     ]
-    if runs:
-        latest = max(runs, key=lambda run: run.date)
-        facts.append(
-            nodes.Text(
-                " " + _("Run on TVM %(tvm)s, %(date)s.") % {"tvm": latest.versions["apache-tvm"], "date": latest.date}
-            )
-        )
+
+
+def _run_on(run: records.Record) -> str:
+    return _("Run on TVM %(tvm)s, %(date)s.") % {"tvm": run.versions["apache-tvm"], "date": run.date}
+
+
+def _insert_facts(title: nodes.title, facts: list[nodes.Node]) -> None:
     paragraph = nodes.paragraph("", "", *facts, classes=["page-facts"], translatable=False)
     title.parent.insert(title.parent.index(title) + 1, paragraph)
+
+
+def _add_run(app: Any, docname: str, title: nodes.title) -> None:
+    """On the page of a script, and on a page that is no chapter but shows cells: when they were run, and on what."""
+    out = cells.gallery_out(app.env)
+    folder, _slash, script = docname.partition("/")
+    own = records.record_path(out, script) if folder == out.name else None
+    if own is not None and own.is_file():
+        app.env.note_dependency(str(own), docname=docname)
+    runs = _runs(app, docname)
+    if runs:
+        _insert_facts(title, [nodes.Text(_run_on(max(runs, key=lambda run: run.date)))])
 
 
 def setup(app: Any) -> dict[str, Any]:
