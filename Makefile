@@ -17,7 +17,7 @@ SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPH
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf test practice live lint page changes accept symbols messages clean env
+.PHONY: help html pdf epub archive test practice live lint page changes accept symbols messages clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,12 @@ html: env ## Build the book into _build/html/en/ (more options: SPHINXOPTS="..."
 
 pdf: env ## Make the PDF of the book, _build/pdf/tvm-deep-dive-en.pdf; needs LaTeX, and says which packages
 	@$(RUN) -m tvm_deepdive_helpers.maintain.pdf --edition $(EDITION)
+
+epub: env ## Make the EPUB of the book, _build/epub/tvm-deep-dive-en.epub; epubcheck reads it, when it is there
+	@$(RUN) -m tvm_deepdive_helpers.maintain.epub --edition $(EDITION)
+
+archive: env ## Pack the built book to be read without a network: _build/archive/tvm-deep-dive-en.zip
+	@$(RUN) -m tvm_deepdive_helpers.maintain.archive --edition $(EDITION)
 
 test: env ## Run the tests (more options: PYTESTOPTS="...")
 	@$(RUN) -m pytest $(PYTESTOPTS)

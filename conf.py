@@ -44,6 +44,7 @@ suppress_warnings = ["config.cache", "sphinx_gallery.space_in_filename"]
 # The printed book has no pages of scripts: they repeat what the chapters show (`make pdf` sets the tag).
 if tags.has("print"):  # noqa: F821 - Sphinx defines it
     exclude_patterns += ["gallery/**"]
+    version = "0.1"  # an EPUB must say one
 
 # MyST: only what the vocabulary needs.
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -131,6 +132,36 @@ if html_baseurl:
     ogp_social_cards = {"site_url": urlsplit(html_baseurl).netloc, "line_color": "#19437e"}
 _moved = tomllib.loads((ROOT / "book/_data/redirects.toml").read_text(encoding="utf-8"))["moved"]
 redirects = {old: os.path.relpath(new, Path(old).parent) + ".html" for old, new in _moved.items()}
+
+# EPUB: `make epub` (tvm_deepdive_helpers.maintain.epub) runs this builder, and epubcheck.
+epub_basename = "tvm-deep-dive"
+# The table of contents repeats epub_uid where the package gives epub_identifier; a checker wants them alike.
+epub_identifier = epub_uid = "tvm-deep-dive"
+epub_scheme = "name"
+epub_description = "How Apache TVM works, read from its source, every listing executed."
+epub_css_files = ["epub.css"]
+epub_show_urls = "no"
+epub_tocdepth = 2
+epub_tocdup = False
+epub_use_index = False
+_sphinx_gallery = [
+    "sg_gallery.css",
+    "sg_gallery-binder.css",
+    "sg_gallery-dataframe.css",
+    "sg_gallery-rendered-html.css",
+]
+_unused = [
+    "book.css",
+    "explorer.css",
+    "favicon.svg",
+    "screenshot.png",
+    "copybutton.css",
+    "copy-button.svg",
+    "check-solid.svg",
+]
+_unused += ["sphinx-design.min.css", "exercise.css", "binder_badge_logo.svg", "jupyterlite_badge_logo.svg", "basic.css"]
+_unused += ["broken_example.png", "no_image.png", "file.png", "minus.png", "plus.png"]
+epub_exclude_files = [f"_static/{name}" for name in _sphinx_gallery + _unused]
 
 # PDF: `make pdf` (tvm_deepdive_helpers.maintain.pdf) runs this builder and latexmk, and reads the log.
 latex_engine = "xelatex"

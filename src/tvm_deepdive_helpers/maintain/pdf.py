@@ -78,7 +78,7 @@ def missing_tools() -> list[str]:
     return found
 
 
-def _epoch() -> str:
+def source_date() -> str:
     """Seconds since 1970 of the last commit, so that the same commit gives the same PDF; today's date without git."""
     if os.environ.get("SOURCE_DATE_EPOCH"):
         return os.environ["SOURCE_DATE_EPOCH"]
@@ -111,7 +111,7 @@ def build(edition: str) -> Path:
         )
     environment = {
         **os.environ,
-        "SOURCE_DATE_EPOCH": _epoch(),
+        "SOURCE_DATE_EPOCH": source_date(),
         "FORCE_SOURCE_DATE": "1",
         "max_print_line": "1000",
     }

@@ -65,6 +65,9 @@ def _depart(self: Any, node: nodes.Node) -> None:
 
 def _lighten(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Handler of ``html-page-context``: leave out what the page does not use, and name what has no name."""
+    if app.builder.name == "epub":
+        _for_epub(context)
+        return
     gallery = pagename.split("/")[0] == "gallery"
     if not gallery:
         for key in ("css_files", "script_files"):
@@ -77,6 +80,17 @@ def _lighten(app: Any, pagename: str, templatename: str, context: dict[str, Any]
     made = context.get("generate_toctree_html")
     if made is not None:
         context["generate_toctree_html"] = _named(made)
+
+
+def _for_epub(context: dict[str, Any]) -> None:
+    """An EPUB has a style of its own, no scripts, no drawn arrows, and no name twice on a page."""
+    styles = {str(getattr(file, "filename", "")): file for file in context.get("css_files", [])}
+    context["css_files"] = [file for name, file in styles.items() if name == "_static/epub.css"]
+    context["script_files"] = []
+    body = re.sub(
+        r'<span class="sd-summary-state-marker[^>]*>\s*<svg.*?</svg>\s*</span>', "", context.get("body", ""), flags=re.S
+    )
+    context["body"] = body.replace(' id="exercise-content"', "")
 
 
 def _named(made: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +116,13 @@ def name_thumbnails(html: str) -> str:
 
 def _lazy(app: Any, doctree: nodes.document, docname: str) -> None:
     """Handler of ``doctree-resolved``: pictures know their size, and load when they come into view."""
-    if app.builder.format != "html" or app.builder.name == "epub":
+    if app.builder.format != "html":
+        return
+    if app.builder.name == "epub":
+        # Readers of EPUB have no mode of their own for pictures.
+        for node in list(doctree.findall(nodes.image)):
+            if "only-dark" in node["classes"]:
+                node.parent.remove(node)
         return
     from sphinx.util.images import get_image_size
 
