@@ -339,9 +339,9 @@ table = [
         "set: device modules without a runtime",
     ),
 ]
-print("variable | read in | effect")
+print("variable | effect, and where it is read")
 for name, place, effect in table:
-    print(f"`{name}` | `{place}` | {effect}")
+    print(f"`{name}` | {effect} (`{place}`)")
 
 # %% check
 for name, place, _ in table:
@@ -385,7 +385,7 @@ for name, value in (
 os.environ["TVM_USE_LLVM"] = "whatever I say"
 info = tvm.support.libinfo()
 print("USE_LLVM:", info["USE_LLVM"])
-print("USE_CUDA:", info["USE_CUDA"], "· a CUDA device:", tvm.cuda().exist)
+print("USE_CUDA:", info["USE_CUDA"], "· USE_VULKAN:", info["USE_VULKAN"])
 del os.environ["TVM_USE_LLVM"]
 for kind in ("llvm", "cuda", "vulkan"):
     function = tvm.get_global_func(f"target.build.{kind}", allow_missing=True)

@@ -9,6 +9,7 @@ with the reference evaluator of onnx; PyTorch as recorded elsewhere.
 # %% cell: setup
 import inspect
 import re
+import warnings
 
 import numpy as np
 import onnx
@@ -220,6 +221,25 @@ sizes = [None, None, 4]
 nameless = model(nodes, [value("x", sizes)], [value("y", sizes)])
 with expect_error(RuntimeError, match="match_shape|shape"):
     run_onnx(nameless, np.zeros((2, 3, 4), "float32"))
+
+# %% cell: names
+
+
+def first_parameter(name, **options):
+    """Parameter of a `Relu` whose input has this name."""
+    nodes = [helper.make_node("Relu", [name], ["y"])]
+    made = model(nodes, [value(name, [2])], [value("y", [2])])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made = from_onnx(made, **options)["main"].params[0]
+    return made, [str(warning.message) for warning in caught]
+
+
+for name in ("input.1", "1x", "a/b:0"):
+    parameter, messages = first_parameter(name)
+    print(f"{name:8} {parameter.name:9}", *messages)
+for kind in ("float16", {"x": "float16"}):
+    print(kind, first_parameter("x", dtype_dict=kind)[0].ty)
 
 # %% cell: shapes
 reshape = model(
