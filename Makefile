@@ -17,7 +17,7 @@ SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPH
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf epub archive test practice live lint page changes accept symbols messages clean env
+.PHONY: help html pdf epub archive test practice live lint page changes accept symbols messages notebooks clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,9 @@ symbols: env ## Renew the index of cited compiler C++: make symbols TVM=path/to/
 
 messages: env ## Renew the catalogs of translations; begin a page's with make messages PAGES=2-tir/overview
 	@$(RUN) -m tvm_deepdive_helpers.maintain.messages update $(PAGES)
+
+notebooks: env ## Run the notebook of every script in a fresh kernel; goes on where it stopped: make notebooks PAGES=2-tir/tir_overview
+	@$(RUN) -m tvm_deepdive_helpers.maintain.notebooks $(PAGES)
 
 clean: ## Remove what was built: _build/ and book/gallery/ (.venv stays)
 	@rm -rf _build book/gallery

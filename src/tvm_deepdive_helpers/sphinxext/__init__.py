@@ -18,6 +18,7 @@ module                  what it adds
 :mod:`.explorer`        directive and role ``explorer``: builds and schedules, step by step
 :mod:`.web`             lighter pages, names for controls, mathematics without a script
 :mod:`.markdown`        each page as Markdown, and ``llms.txt``
+:mod:`.notebooks`       notebooks for download, directive ``notebook-files``
 ======================  =========================================================================
 """
 
@@ -41,6 +42,7 @@ PARTS = (
     "explorer",
     "web",
     "markdown",
+    "notebooks",
 )
 
 
