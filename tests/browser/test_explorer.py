@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,37 +9,21 @@ from typing import Any
 import pytest
 
 HTML = Path(__file__).resolve().parents[2] / "_build/html/en/8-appendix"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-sync_api = pytest.importorskip("playwright.sync_api")
-if CHROMIUM is None:
-    pytest.skip("no Chromium on this machine", allow_module_level=True)
-
 PASSES, SCHEDULES = HTML / "pass-explorer.html", HTML / "schedule-explorer.html"
 CURRENT = ".explorer-steps [aria-selected=true]"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    for page in (PASSES, SCHEDULES):
-        if not page.is_file():
-            pytest.skip("the book is not built: make html")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def visit(chromium: Any) -> Iterator[Any]:
+def visit(browser: Any) -> Iterator[Any]:
     """``visit(path, fragment)`` opens a page; what the console says is an error of the test."""
+    for path in (PASSES, SCHEDULES):
+        if not path.is_file():
+            pytest.skip("the book is not built: make html")
     said: list[str] = []
     contexts = []
 
     def go(path: Path, fragment: str = "", **options: Any) -> Any:
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
