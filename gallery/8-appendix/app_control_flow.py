@@ -20,6 +20,7 @@ from tvm.script import tirx as T
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.figures import boxes_and_arrows
 from tvm_deepdive_helpers.ir import show
+from tvm_deepdive_helpers.isolate import run_isolated
 from tvm_deepdive_helpers.native import quiet
 from tvm_deepdive_helpers.recorded import data
 from tvm_deepdive_helpers.torch_programs import read_runs, run
@@ -360,6 +361,36 @@ loop.set_instrument(note)
 loop["main"](tensor([1, 2]))
 print(called.count("main"), "calls of main,", called.count("add"), "of add")
 print(relax.analysis.detect_recursion(Recursive))
+
+
+# %% cell: depth
+COUNT = """
+import sys
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.script import ir as I
+from tvm.script import relax as R
+
+@I.ir_module
+class Down:
+    @R.function
+    def main(n: R.Tensor((), "int32")) -> R.Tensor((), "int32"):
+        cls = Down
+        more = R.greater(n, R.const(0, "int32"))
+        if more:
+            result = cls.main(R.subtract(n, R.const(1, "int32")))
+        else:
+            result = n
+        return result
+
+machine = relax.VirtualMachine(tvm.compile(Down, "llvm"), tvm.cpu())
+machine["main"](tvm.runtime.tensor(np.array(STEPS, "int32")))
+"""
+for steps in (500, 50_000):
+    ended = run_isolated(COUNT.replace("STEPS", str(steps)))
+    print(f"{steps:6} steps:", ended.describe())
 
 
 # %% cell: other-loops
