@@ -161,7 +161,7 @@ _unused = [
 ]
 _unused += ["sphinx-design.min.css", "exercise.css", "binder_badge_logo.svg", "jupyterlite_badge_logo.svg", "basic.css"]
 _unused += ["broken_example.png", "no_image.png", "file.png", "minus.png", "plus.png"]
-epub_exclude_files = [f"_static/{name}" for name in _sphinx_gallery + _unused]
+epub_exclude_files = [".buildinfo.bak", *(f"_static/{name}" for name in _sphinx_gallery + _unused)]
 
 # PDF: `make pdf` (tvm_deepdive_helpers.maintain.pdf) runs this builder and latexmk, and reads the log.
 latex_engine = "xelatex"
@@ -211,13 +211,28 @@ latex_elements = {
 \newenvironment{sphinxclasscell-table-box}{\footnotesize}{}
 \newenvironment{sphinxclasstvm-citations-box}{\tiny}{}
 \AddToHook{env/tabulary/before}{\footnotesize}
-% Titles of parts carry their number already.
-\renewcommand{\partname}{}
-\renewcommand{\thepart}{}
+% Titles of parts carry their number already, and the text that opens a part stands below its title.
+\makeatletter
+\renewcommand{\part}{\clearpage\thispagestyle{plain}\gdef\partname{}\gdef\thepart{}\null\vspace{25mm}\secdef\@part\@spart}
+\renewcommand{\@endpart}{\vspace{15mm}}
+% At the head of a page: the chapter, and the book.
+\fancypagestyle{normal}{%
+  \fancyhf{}
+  \fancyhead[LO]{{\py@HeaderFamily\nouppercase{\leftmark}}}
+  \fancyhead[RO]{{\py@HeaderFamily\@title}}
+  \fancyfoot[LO]{{\py@HeaderFamily\nouppercase{\rightmark}}}
+  \fancyfoot[RO]{{\py@HeaderFamily\thepage}}
+  \renewcommand{\headrulewidth}{0.4pt}
+  \renewcommand{\footrulewidth}{0.4pt}}
+\makeatother
 \newenvironment{sphinxclasscell-fails}{\sphinxsetup{VerbatimBorderColor={RGB}{190,60,40}}}{}
-\newenvironment{sphinxclasscell-caption}{\small\bfseries}{\par}
+% A caption stays with what it names.
+\usepackage{needspace}
+\newenvironment{sphinxclasscell-caption}{\needspace{6\baselineskip}\small\bfseries}{\par\nopagebreak}
 \newenvironment{sphinxclasscell-origin}{\hfill\footnotesize}{\par}
-\hypersetup{pdflang={en}, pdfdisplaydoctitle=true, bookmarksnumbered=true}
+\hypersetup{pdflang={en}, pdfdisplaydoctitle=true, bookmarksnumbered=true,
+  pdfsubject={Apache TVM, read from its source},
+  pdfkeywords={TVM, compilers, tensors, Relax, TIR, code generation, auto-scheduling}}
 \emergencystretch=3em
 % Names in tables may break after an underscore, as they may after a dot.
 \let\plainunderscore\_

@@ -130,6 +130,23 @@ def test_pages_load_nothing_from_elsewhere_and_describe_their_pictures() -> None
     assert not problems, "\n".join(problems)
 
 
+def test_every_page_with_code_says_on_which_tvm_it_ran_and_when() -> None:
+    pattern = re.compile(r'class="page-facts">[^\n]*Run on TVM \d+\.\d+[\w.]*, \d{4}-\d\d-\d\d\.')
+    lacking = []
+    for path in sorted(HTML.rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        if 'class="gallery-cell' in text or 'class="sphx-glr-example-title"' in text:
+            lacking += [] if pattern.search(text) else [path.relative_to(HTML).as_posix()]
+    assert not lacking, f"these pages do not say when their cells ran: {lacking}"
+
+
+def test_the_status_page_lists_every_script() -> None:
+    text = (HTML / "8-appendix/status.html").read_text(encoding="utf-8")
+    scripts = [path.relative_to(ROOT / "gallery").with_suffix("") for path in (ROOT / "gallery").glob("*/*.py")]
+    missing = [str(name) for name in scripts if f'href="../gallery/{name.as_posix()}.html"' not in text]
+    assert scripts and not missing, f"not on the status page: {missing}"
+
+
 def test_no_path_of_this_machine_in_the_book() -> None:
     forbidden = [str(ROOT), str(Path.home()) + "/", sys.prefix, "/tmp/"]
     found = []
