@@ -5,35 +5,38 @@ PYTHON     ?= python3
 SPHINXOPTS ?=
 PYTESTOPTS ?=
 PAGES      ?=
-EDITION    ?= en
+EDITION    ?=
 BASE       ?= origin/main
 
 RUN   := .venv/bin/python
 SRC   := src/tvm_deepdive_helpers
-BUILD := _build/html/$(EDITION)
-TRANSLATED := $(if $(filter-out en,$(EDITION)),-D language=$(EDITION))
-SPHINX_ARGS := -c . -b html -d _build/doctrees/$(EDITION) -n $(TRANSLATED) $(SPHINXOPTS) book $(BUILD)
+# One edition if EDITION names it; `make html` builds all, the other commands the English one.
+EDITIONS := $(or $(EDITION),en zh_CN)
+ONE := $(or $(EDITION),en)
+translated = $(if $(filter-out en,$1),-D language=$1)
+sphinx_args = -c . -b html -d _build/doctrees/$1 -n $(call translated,$1) $(SPHINXOPTS) book _build/html/$1
 
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf epub archive test practice live lint page changes accept symbols messages notebooks clean env
+.PHONY: help html pdf epub archive test practice live lint page changes accept symbols messages translated notebooks clean env
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
-html: env ## Build the book into _build/html/en/ (more options: SPHINXOPTS="...")
-	@$(RUN) -m sphinx -W --keep-going $(SPHINX_ARGS)
-	@echo "The book is in $(BUILD)/index.html"
+html: env ## Build the book, all languages, into _build/html/ (one: EDITION=en; more options: SPHINXOPTS="...")
+	@$(foreach edition,$(EDITIONS),$(RUN) -m sphinx -W --keep-going $(call sphinx_args,$(edition)) &&) true
+	@$(if $(EDITION),,cp book/_data/start.html _build/html/index.html)
+	@echo "The book is in _build/html/$(if $(EDITION),$(EDITION)/)index.html"
 
-pdf: env ## Make the PDF of the book, _build/pdf/tvm-deep-dive-en.pdf; needs LaTeX, and says which packages
-	@$(RUN) -m tvm_deepdive_helpers.maintain.pdf --edition $(EDITION)
+pdf: env ## Make the PDF of the book, _build/pdf/tvm-deep-dive-en.pdf (EDITION=zh_CN: the Chinese one); needs LaTeX, and says which packages
+	@$(RUN) -m tvm_deepdive_helpers.maintain.pdf --edition $(ONE)
 
 epub: env ## Make the EPUB of the book, _build/epub/tvm-deep-dive-en.epub; epubcheck reads it, when it is there
-	@$(RUN) -m tvm_deepdive_helpers.maintain.epub --edition $(EDITION)
+	@$(RUN) -m tvm_deepdive_helpers.maintain.epub --edition $(ONE)
 
 archive: env ## Pack the built book to be read without a network: _build/archive/tvm-deep-dive-en.zip
-	@$(RUN) -m tvm_deepdive_helpers.maintain.archive --edition $(EDITION)
+	@$(RUN) -m tvm_deepdive_helpers.maintain.archive --edition $(ONE)
 
 test: env ## Run the tests (more options: PYTESTOPTS="...")
 	@$(RUN) -m pytest $(PYTESTOPTS)
@@ -43,7 +46,7 @@ practice: env ## Check your solution of a practice project: make practice PROJEC
 	@$(RUN) -m tvm_deepdive_helpers.practice "$(PROJECT)" "$(SOLUTION)"
 
 live: env ## Serve the book on this machine, and rebuild it at every save
-	@$(RUN) -m sphinx_autobuild $(SPHINX_ARGS) --port 0 --watch gallery --watch src --watch conf.py \
+	@$(RUN) -m sphinx_autobuild $(call sphinx_args,$(ONE)) --port 0 --watch gallery --watch src --watch conf.py \
 	  --ignore book/gallery --ignore _build --re-ignore '/__pycache__/' --re-ignore '\.mo$$' \
 	  --re-ignore '/\.[^/]*$$' --re-ignore '~$$' --re-ignore '/4913$$'
 
@@ -73,6 +76,9 @@ messages: env ## Renew the catalogs of translations; begin a page's with make me
 
 notebooks: env ## Run the notebook of every script in a fresh kernel; goes on where it stopped: make notebooks PAGES=2-tir/tir_overview
 	@$(RUN) -m tvm_deepdive_helpers.maintain.notebooks $(PAGES)
+
+translated: env ## Check that finished translations are complete, as a release demands
+	@$(RUN) -m tvm_deepdive_helpers.maintain.messages check --release
 
 clean: ## Remove what was built: _build/ and book/gallery/ (.venv stays)
 	@rm -rf _build book/gallery

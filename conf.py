@@ -19,6 +19,8 @@ project = "TVM Deep Dive"
 author = "The TVM Deep Dive authors"
 project_copyright = "the TVM Deep Dive authors, Apache License 2.0"
 language = "en"
+# The editions, and their names in their own language; `make html` builds all, side by side.
+tvm_editions = {"en": "English", "zh_CN": "简体中文"}
 
 extensions = [
     "myst_parser",
@@ -96,7 +98,7 @@ html_favicon = "book/_static/favicon.svg"
 html_math_renderer = "mathml"
 html_scaled_image_link = False
 html_static_path = ["book/_static"]
-html_css_files = ["book.css"]
+html_css_files = ["book.css", "languages.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_context = {"default_mode": "auto"}
@@ -106,6 +108,7 @@ html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
     "footer_content_items": ["copyright", "last-updated", "page-forms"],
+    "article_header_end": ["language-switch.html", "article-header-buttons.html"],
     "navbar_start": [],
     "navbar_center": [],
     "navbar_end": [],

@@ -34,7 +34,7 @@ def targets() -> list[str]:
     return re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "MAINTAINING.md"])
+@pytest.mark.parametrize("document", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md", "MAINTAINING.md"])
 def test_commands_and_files_that_are_named_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"(?:`|\$ )make ((?:[a-z]+ ?)+)", text):

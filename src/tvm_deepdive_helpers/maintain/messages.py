@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -31,7 +32,7 @@ EXTENSIONS = ROOT / "src/tvm_deepdive_helpers/sphinxext"
 INTERFACE = "interface"
 #: The catalog of templates: the book's own ones, and words of the theme that its makers did not translate.
 TEMPLATES = "sphinx"
-THEME = ("Color mode", "System Settings", "© Copyright %(copyright)s.")
+THEME = ("Color mode", "System Settings")
 LANGUAGES = ("zh_CN",)
 #: At least so alike are the old and the new English of a message that was changed, and not replaced by another.
 ALIKE = 0.6
@@ -117,8 +118,29 @@ def interface_messages() -> list[str]:
     for path in sorted(EXTENSIONS.glob("*.py")):
         with path.open("rb"):
             found += [message for _line, message, _comments, _context in extract_from_file("python", str(path))]
-    for path in sorted((EXTENSIONS / "templates").glob("*.html")):
-        found += re.findall(r"""_\("([^"]+)"\)""", path.read_text(encoding="utf-8"))
+    return found
+
+
+def template_messages() -> list[str]:
+    """The words of the book's templates, and those of its theme, that nobody else translates."""
+    folders = (ROOT / "book/_templates", EXTENSIONS / "templates")
+    texts = [path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.html"))]
+    words = [match[1] for text in texts for match in re.findall(r"""\b_\((['"])(.+?)\1\)""", text)]
+    known = _elsewhere()
+    return [word for word in dict.fromkeys([*words, *THEME]) if word not in known]
+
+
+def _elsewhere() -> set[str]:
+    """Messages of Sphinx and of the theme that have a Chinese translation there."""
+    found: set[str] = set()
+    for package, catalog in (
+        ("sphinx", "locale/zh_CN/LC_MESSAGES/sphinx.po"),
+        ("pydata_sphinx_theme", "locale/zh/LC_MESSAGES/sphinx.po"),
+    ):
+        place = importlib.util.find_spec(package)
+        path = Path(str(place.origin)).parent / catalog if place else Path(catalog)
+        if path.is_file():
+            found |= {entry.msgid for entry in polib.pofile(str(path)) if entry.msgstr and not entry.fuzzy}
     return found
 
 
@@ -141,7 +163,7 @@ def update(pages: Sequence[str], language: str = "zh_CN") -> list[str]:
         A line for each catalog that changed.
     """
     names = list(pages) or catalogs(language)
-    templates = collect()
+    templates = collect() if set(names) - {INTERFACE, TEMPLATES} else ROOT / "_build/gettext"
     lines = []
     for name in names:
         path = catalog_path(name, language)
@@ -149,7 +171,7 @@ def update(pages: Sequence[str], language: str = "zh_CN") -> list[str]:
         if name == INTERFACE:
             wanted = interface_messages()
         elif name == TEMPLATES:
-            wanted = [*(page_messages(pot) if pot.is_file() else ()), *THEME]
+            wanted = template_messages()
         elif pot.is_file() and _source_exists(name):
             wanted = page_messages(pot)
         else:
@@ -497,8 +519,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if asked.rules:
         print("\n".join(f"{rule:13} {text}" for rule, text in RULES.items()))
         return 0
-    pages = [INTERFACE, *finished_pages(asked.language)] if asked.release else asked.pages
+    pages = [INTERFACE, TEMPLATES, *finished_pages(asked.language)] if asked.release else asked.pages
     problems = check(pages, asked.language, progress=not asked.wellformed)
+    if asked.release:
+        path = catalog_path(INTERFACE, asked.language)
+        have = {entry.msgid for entry in read(path)}
+        new = [word for word in interface_messages() if word not in have]
+        problems += [Problem(path, 1, "untranslated", f"{word!r}; make messages PAGES=interface") for word in new]
     with contextlib.suppress(BrokenPipeError):
         print("\n".join(map(str, problems)) if problems else "messages: no problems")
     return 1 if problems else 0

@@ -19,6 +19,8 @@ module                  what it adds
 :mod:`.web`             lighter pages, names for controls, mathematics without a script
 :mod:`.markdown`        each page as Markdown, and ``llms.txt``
 :mod:`.notebooks`       notebooks for download, directive ``notebook-files``
+:mod:`.editions`        the languages: a switch, how far a translation is, ``translation-status``
+:mod:`.searching`       search: Chinese, names of code, an order that helps
 ======================  =========================================================================
 """
 
@@ -43,6 +45,8 @@ PARTS = (
     "web",
     "markdown",
     "notebooks",
+    "searching",
+    "editions",
 )
 
 

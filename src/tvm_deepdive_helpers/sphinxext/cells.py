@@ -140,7 +140,10 @@ class GalleryCell(SphinxDirective):
             else:
                 # A box of its own, so that the PDF can tell output from code as well.
                 output = nodes.container(classes=["cell-output-box"])
-                output += self._literal(self._cut(cell), self.options.get("language", "text"), "cell-output")
+                before, kept, after = self._cut(cell)
+                output += self._said(_("… %d lines before") % before) if before else []
+                output += self._literal(kept, self.options.get("language", "text"), "cell-output")
+                output += self._said(_("… %d lines more") % after) if after else []
                 box += output
         if cell.images and "alt" not in self.options:
             raise records.RecordError(
@@ -169,19 +172,21 @@ class GalleryCell(SphinxDirective):
         self.set_source_info(made)
         return made
 
-    def _cut(self, cell: records.Cell) -> str:
-        lines = cell.output.split("\n")
+    def _cut(self, cell: records.Cell) -> tuple[int, str, int]:
+        """The lines that are shown, and how many there are before and after them."""
         if "lines" not in self.options:
-            return cell.output
+            return 0, cell.output, 0
+        lines = cell.output.split("\n")
         first, last = self.options["lines"]
         if last > len(lines):
             raise records.RecordError(f"cell {cell.name!r} printed {len(lines)} lines, not {last}")
-        kept = lines[first - 1 : last]
-        if first > 1:
-            kept.insert(0, _("… %d lines before") % (first - 1))
-        if last < len(lines):
-            kept.append(_("… %d lines more") % (len(lines) - last))
-        return "\n".join(kept)
+        return first - 1, "\n".join(lines[first - 1 : last]), len(lines) - last
+
+    def _said(self, text: str) -> nodes.Node:
+        """A remark beside an output. It is no part of it: outputs are the same bytes in all languages."""
+        remark = nodes.paragraph("", "", nodes.emphasis(text, text), classes=["cell-cut"], translatable=False)
+        self.set_source_info(remark)
+        return remark
 
     def _image(self, record: records.Record, name: str) -> nodes.Node:
         """The figure; with a variant for the dark mode when the scraper left one."""
