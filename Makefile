@@ -19,7 +19,7 @@ sphinx_args = -c . -b html -d _build/doctrees/$1 -n $(call translated,$1) $(SPHI
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf epub archive test practice live lint page changes accept symbols messages translated notebooks clean env
+.PHONY: help html pdf epub archive test practice live links lint page changes accept symbols messages translated notebooks clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ live: env ## Serve the book on this machine, and rebuild it at every save
 	@$(RUN) -m sphinx_autobuild $(call sphinx_args,$(ONE)) --port 0 --watch gallery --watch src --watch conf.py \
 	  --ignore book/gallery --ignore _build --re-ignore '/__pycache__/' --re-ignore '\.mo$$' \
 	  --re-ignore '/\.[^/]*$$' --re-ignore '~$$' --re-ignore '/4913$$'
+
+links: env ## Ask every address that the book names; needs the web, and stands in no other target
+	@$(RUN) -m sphinx -q -c . -b linkcheck -d _build/doctrees/links book _build/links
 
 lint: env ## Check style, spelling and the rules of the book; changes nothing
 	@status=0; \

@@ -5,7 +5,7 @@ Faults that the build catches
 Reads what was said about each fault that the tests put into a small book.
 """
 
-# %% cell: read
+# %%
 from collections import Counter
 
 from tvm_deepdive_helpers import glue
