@@ -9,12 +9,15 @@ knows.
 # %% cell: distributed
 from tvm.relax.distributed import transform
 
-for name in ("PropagateSharding", "LowerGlobalViewToLocalView"):
-    doc = getattr(transform, name).__doc__
-    print(f"{name}: {' '.join(doc.split('Returns')[0].split())}")
-for name in ("LegalizeRedistribute", "LowerDistIR"):
-    doc = getattr(transform, name).__doc__
-    print(f"{name}: {' '.join(doc.split('Returns')[0].split())}")
+PASSES = (
+    "PropagateSharding",
+    "LowerGlobalViewToLocalView",
+    "LegalizeRedistribute",
+    "LowerDistIR",
+)
+for name in PASSES:
+    first = getattr(transform, name).__doc__.strip().splitlines()[0]
+    print(f"{name}: {first}")
 
 # %% cell: solution-spaces
 from tvm.s_tir import meta_schedule as ms
