@@ -66,6 +66,15 @@ def test_the_first_cell_names_the_pins(script: Path) -> None:
         assert (ROOT / "gallery/data" / name).is_file()
 
 
+def test_what_a_notebook_needs_beside_it() -> None:
+    """Tables of MetaSchedule without pandas, and no colours in what other programs print."""
+    tuning = notebooks.first_cell(ROOT / "gallery/5-auto-scheduling/ms_overview.py")
+    assert "using_ipython" in tuning and "xgboost" in tuning
+    assert "FORCE_COLOR" in notebooks.first_cell(ROOT / "gallery/4-operators/op_back_ends.py")
+    plain = notebooks.first_cell(ROOT / "gallery/2-tir/tir_overview.py")
+    assert "using_ipython" not in plain and "FORCE_COLOR" not in plain and "xgboost" not in plain
+
+
 def test_all_notebooks_begin_with_it_and_hold_the_cells_of_their_script(found: dict[str, dict]) -> None:
     assert found.keys() == {script_id(path) for path in SCRIPTS}
     for name, notebook in found.items():

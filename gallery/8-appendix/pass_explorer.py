@@ -117,7 +117,9 @@ BUILDS = {
 }
 packed = {}
 for key, (mod, target) in BUILDS.items():
-    steps = build_steps(lambda mod=mod, t=target: tvm.compile(mod, t))
+    steps = build_steps(
+        lambda mod=mod, target=target: tvm.compile(mod, target), repeats=3
+    )
     packed[key] = pack(key, steps)
     # Every recorded step applied to what it starts from gives what it left.
     assert unpack(packed[key]) == [(s.before, s.after) for s in steps]

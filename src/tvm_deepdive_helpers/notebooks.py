@@ -43,6 +43,8 @@ TUNING = re.compile(r"\b(meta_schedule|rpc|tuning|disco|xgboost)\b")
 TUNING_PACKAGES = ("cloudpickle", "psutil", "tornado", "xgboost")
 #: Only the build of the book needs these; helpers import them inside of functions.
 BUILDING = {"docutils", "sphinx", "sphinx_gallery"}
+#: Scripts that start programs and read what these print. (Jupyter asks all programs for colours.)
+STARTS = re.compile(r"\b(subprocess|run_isolated)\b")
 #: The date of files in archives, so that the same files give the same bytes.
 EPOCH = (2020, 1, 1, 0, 0, 0)
 MARK = "tvm_deepdive"
@@ -92,6 +94,24 @@ for name in DATA:
         )
 if install:
     subprocess.run([sys.executable, "-m", "pip", "install", *install], check=True)
+"""
+
+NO_COLOURS = """
+# Jupyter asks every program that is started for colours; here their output is read.
+import os
+
+os.environ["FORCE_COLOR"] = "0"
+"""
+
+PLAIN_TABLES = """
+# In a notebook MetaSchedule prints its tables with pandas, which TVM does not install.
+# As text they need nothing.
+import tvm_ffi
+from tvm.s_tir import meta_schedule
+
+tvm_ffi.register_global_func(
+    "s_tir.meta_schedule.using_ipython", lambda: False, override=True
+)
 """
 
 
@@ -165,12 +185,17 @@ def _literal(value: Mapping[str, str]) -> str:
 def first_cell(script: Path) -> str:
     """The text of the first cell for a script."""
     parsed = scripts.parse(script, f"{script.parent.name}/{script.stem}")
-    return TEMPLATE.format(
+    text = script.read_text(encoding="utf-8")
+    settings = NO_COLOURS if STARTS.search(text) else ""
+    if re.search(r"\b(meta_schedule|tuning)\b", text):
+        settings += PLAIN_TABLES
+    cell = TEMPLATE.format(
         exact=_literal({name: pins()[name] for name in EXACT}),
         others=_literal(needs(script)),
         wheel=WHEEL,
         data=json.dumps(list(parsed.data)),
     )
+    return cell + settings
 
 
 def is_prepared(notebook: Mapping[str, Any]) -> bool:

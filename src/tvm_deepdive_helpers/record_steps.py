@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tvm
@@ -34,13 +35,15 @@ class _Recorder(PassRecorder):
         self.before[self._stack[-1].index] = self._stack[-1].text
 
 
-def build_steps(build: Callable[[], Any], **context: Any) -> list[Step]:
+def build_steps(build: Callable[[], Any], repeats: int = 1, **context: Any) -> list[Step]:
     """Run a build, and return its passes in order.
 
     Parameters
     ----------
     build : callable
         Compiles something.
+    repeats : int
+        How often it is run; each pass has the shortest of its times, because everything else on a machine only adds.
     **context
         Arguments of the pass context, such as ``config``.
 
@@ -50,6 +53,17 @@ def build_steps(build: Callable[[], Any], **context: Any) -> list[Step]:
         A pass that calls others (``HoistIfThenElse``) is one step; a pipeline is none. Where a pass gets a module that
         no earlier step left, a step without a name stands before it.
     """
+    runs = [_recorded(build, context) for _ in range(repeats)]
+    for steps in runs[1:]:
+        if [step.name for step in steps] != [step.name for step in runs[0]]:
+            raise ValueError("the build did not run the same passes again")
+    return [
+        replace(step, ms=None if step.ms is None else min(run[at].ms for run in runs))
+        for at, step in enumerate(runs[0])
+    ]
+
+
+def _recorded(build: Callable[[], Any], context: dict[str, Any]) -> list[Step]:
     recorder = _Recorder()
     with tvm.transform.PassContext(instruments=[recorder], **context):
         build()
