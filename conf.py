@@ -128,7 +128,7 @@ notfound_context = {
     "the search finds words in them.</p>",
 }
 if html_baseurl:
-    tags.add("published")  # noqa: F821 - Sphinx defines it
+    html_context["published"] = True
     extensions += ["sphinx_sitemap", "sphinxext.opengraph"]
     sitemap_url_scheme = "{link}"
     sitemap_excludes = ["404.html", "search.html", "genindex.html"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import tomllib
 from pathlib import Path
 
@@ -120,6 +121,37 @@ def test_a_small_book_has_its_markdown(book) -> None:
     assert "[Page shown](shown.md): What is printed?" in (book.out / "llms.txt").read_text(encoding="utf-8")
     # The page of the script says when it ran, and so does a page that shows its cells.
     assert "Run on TVM" in book.text("gallery/1-part/one") and "Run on TVM" in book.text("shown")
+
+
+def test_a_published_book_has_what_needs_an_address(book) -> None:
+    settings = (ROOT / "conf.py").read_text(encoding="utf-8")
+    # The part of the book's own configuration that is about publishing, in a small book.
+    part = settings[settings.index("# Where the book is published") : settings.index("# EPUB:")]
+    conf = book.root / "conf.py"
+    conf.write_text(
+        conf.read_text(encoding="utf-8").replace('html_theme = "basic"', 'html_theme = "sphinx_book_theme"')
+        + "import tomllib\nfrom pathlib import Path\nfrom urllib.parse import urlsplit\nimport re\n"
+        + f"ROOT = Path({str(ROOT)!r})\n"
+        + 'extensions += ["notfound.extension", "sphinx_reredirects"]\n'
+        + f"templates_path = [{str(ROOT / 'book/_templates')!r}]\n"
+        + 'html_context = {"default_mode": "auto"}\n'
+        + 'html_theme_options = {"footer_content_items": ["page-forms"]}\n'
+        + 'os.environ["BOOK_URL"] = "https://example.org/deep/en/"\n'
+        + part
+        + 'redirects = {"old/place": "../always.html"}\n',
+        encoding="utf-8",
+    )
+    book.good_build()
+    assert "<loc>https://example.org/deep/en/always.html</loc>" in (book.out / "sitemap.xml").read_text(
+        encoding="utf-8"
+    )
+    page = book.html("always")
+    assert '<link rel="canonical" href="https://example.org/deep/en/always.html"' in page
+    card = re.search(r'property="og:image" content="https://example.org/deep/en/(_images/social_previews/[^"]+)"', page)
+    assert card and (book.out / card[1]).is_file()
+    assert 'href="./../tvm-deep-dive-en.zip"' in page and 'href="always.md"' in page
+    assert "/deep/en/_static/" in book.html("404") and "No such page" in book.text("404")
+    assert "../always.html" in book.html("old/place")
 
 
 def test_redirects_lead_to_pages() -> None:

@@ -20,7 +20,8 @@ HEAVY = {
 def visits(edition_folder: Path, chromium: str, axe: str) -> dict[str, tour.Visit]:
     names = sorted(path.relative_to(edition_folder).as_posix() for path in edition_folder.rglob("*.html"))
     # A page that only leads on to another is no page to look at; 404.html has addresses of the server's root.
-    names = [name for name in names if not leads_on(edition_folder / name)]
+    # The theme leaves two of its templates among its files.
+    names = [name for name in names if not name.startswith("_") and not leads_on(edition_folder / name)]
     return asyncio.run(tour.Tour(edition_folder, axe).run(names, chromium))
 
 

@@ -75,6 +75,10 @@ def _lighten(app: Any, pagename: str, templatename: str, context: dict[str, Any]
                 file for file in context.get(key, []) if not GALLERY_ONLY.search(str(getattr(file, "filename", "")))
             ]
             context[key] = kept
+    # A list of roles wants entries with that role; those of a bibliography have another one.
+    body = context.get("body", "")
+    if '<div role="list" class="citation-list">' in body:
+        context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     if gallery and "sphx-glr-thumbcontainer" in context.get("body", ""):
         context["body"] = name_thumbnails(context["body"])
     made = context.get("generate_toctree_html")
