@@ -28,7 +28,7 @@ PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
-#: Rows of long tables and words of code that repeat what stands before them: the other rules learn nothing from them.
+#: Rows of long tables, and words of code with the colour of an earlier one: axe learns nothing new from them.
 PRUNE = """() => {
   for (const row of document.querySelectorAll("tbody tr:nth-child(n+30), dl > :nth-child(n+60)")) row.remove();
   const seen = new Set();
@@ -39,11 +39,14 @@ PRUNE = """() => {
   }
 }"""
 SIGNATURE = """
+window.known = new WeakMap();
 window.signature = (node) => {
-  let path = "";
-  for (let at = node; at && at !== document.documentElement; at = at.parentElement)
-    path += `${at.localName}.${at.className}[${at.getAttribute("style") || ""}]<`;
-  return path;
+  if (!node || node === document.documentElement) return "";
+  if (!known.has(node)) {
+    const own = `${node.localName}.${node.className}[${node.getAttribute("style") || ""}]`;
+    known.set(node, `${signature(node.parentElement)}>${own}`);
+  }
+  return known.get(node);
 };
 window.kinds = () => {
   window.kept = {};
@@ -166,12 +169,12 @@ class Tour:
             visit.complaints = [text for text in complaints if "favicon.ico" not in text]
             await page.add_style_tag(content=STILL)
             await page.evaluate(f"{self.axe}\n{SIGNATURE}\n0")
+            await page.evaluate(PRUNE)
             for mode in self.judged:
                 await page.evaluate(SET_MODE, mode)
                 new = [key for key in await page.evaluate("kinds()") if key not in self.judged[mode]]
                 self.judged[mode].update(new)
                 if new:
                     visit.violations += told(await page.evaluate("(keys) => contrast(keys)", new), mode)
-            await page.evaluate(PRUNE)
             visit.violations += told(await page.evaluate(RULES_RUN), "both modes")
         await page.close()
