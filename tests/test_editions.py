@@ -154,7 +154,7 @@ def test_a_page_says_how_far_its_translation_is(two: Book) -> None:
     page.write_text(page.read_text().replace("Do it.", "Do it twice."))
     chinese(two)
     text = two.text("one")
-    assert "有 1 条消息已经变更" in text
+    assert "有 1 条文字已经变更" in text
     assert "Do it twice." in text and "译 Do it" not in text
     assert '<div lang="en">' not in two.html("one")
 
