@@ -215,6 +215,9 @@ latex_elements = {
 \newenvironment{sphinxclasscell-table-box}{\footnotesize}{}
 \newenvironment{sphinxclasstvm-citations-box}{\tiny}{}
 \AddToHook{env/tabulary/before}{\footnotesize}
+% Long tables hold names of functions that have no place to break.
+\newcommand{\smallcode}{\protected\def\sphinxcode##1{{\scriptsize\texttt{##1}}}}
+\AddToHook{env/longtable/begin}{\footnotesize\smallcode}
 % Titles of parts carry their number already, and the text that opens a part stands below its title.
 \makeatletter
 \renewcommand{\part}{\clearpage\thispagestyle{plain}\gdef\partname{}\gdef\thepart{}\null\vspace{25mm}\secdef\@part\@spart}
