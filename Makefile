@@ -19,7 +19,7 @@ sphinx_args = -c . -b html -d _build/doctrees/$1 -n $(call translated,$1) $(SPHI
 # The tools use the cores themselves, and two builds must not share book/gallery/ at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help html pdf epub archive test practice live links lint page changes accept symbols messages translated notebooks clean env
+.PHONY: help html pdf epub archive test practice live links lint page changes accept symbols messages translated notebooks drift bench clean env
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,13 @@ notebooks: env ## Run the notebook of every script in a fresh kernel; goes on wh
 
 translated: env ## Check that finished translations are complete, as a release demands
 	@$(RUN) -m tvm_deepdive_helpers.maintain.messages check --release
+
+drift: env ## Run every cell on every supported release of TVM (more options: OPTIONS="--release 0.26.0 -j 4")
+	@$(RUN) -m tvm_deepdive_helpers.maintain.drift run $(OPTIONS)
+	@$(RUN) -m tvm_deepdive_helpers.maintain.drift write
+
+bench: env ## Measure how long builds take, beside myst-nb and sphinx-gallery (more options: OPTIONS="--rounds 2")
+	@$(RUN) -m tvm_deepdive_helpers.maintain.build_bench $(OPTIONS)
 
 clean: ## Remove what was built: _build/ and book/gallery/ (.venv stays)
 	@rm -rf _build book/gallery

@@ -18,9 +18,13 @@ module                  what it adds
 :mod:`.explorer`        directive and role ``explorer``: builds and schedules, step by step
 :mod:`.web`             lighter pages, names for controls, mathematics without a script
 :mod:`.markdown`        each page as Markdown, and ``llms.txt``
+<<<<<<< HEAD
 :mod:`.notebooks`       notebooks for download, directive ``notebook-files``
 :mod:`.editions`        the languages: a switch, how far a translation is, ``translation-status``
 :mod:`.searching`       search: Chinese, names of code, an order that helps
+=======
+:mod:`.speed`           what every build did again is remembered
+>>>>>>> 1574c92 (Appendix: compatibility, every cell on three releases; make drift, shards, reproducible builds; a build does less again)
 ======================  =========================================================================
 """
 
@@ -29,7 +33,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import messages
+from . import messages, speed
 
 PARTS = (
     "recovery",
@@ -58,4 +62,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_message_catalog("tvm_deepdive", str(locale))
     for part in PARTS:
         app.setup_extension(f"{__name__}.{part}")
+    # No name in Sphinx's list of extensions: nothing that it does has to do with how a page is read.
+    speed.setup(app)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

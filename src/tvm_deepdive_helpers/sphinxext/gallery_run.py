@@ -29,7 +29,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -166,14 +167,17 @@ def run_gallery(app: Any) -> None:
     if not conf["plot_gallery"]:
         return
     out.mkdir(parents=True, exist_ok=True)
+    only = frozenset(app.config.gallery_only)
     with _lock(out / ".lock"):
-        failures = _bring_up_to_date(app, conf, source, out)
+        failures = _bring_up_to_date(app, conf, source, out, only)
     if failures:
         _drop_pages(app, out, failures)
         lines = "\n".join(str(failure) for failure in failures)
         logger.error("%d gallery script(s) failed:\n%s", len(failures), lines, nonl=False)
         # An exception of Sphinx's own would bury these lines under a traceback of Sphinx and a plea to report it.
         raise SystemExit(2)
+    if only:
+        raise SystemExit(0)  # the results were wanted, not a book that lacks the rest
 
 
 def _only(value: Any) -> str:
@@ -196,7 +200,9 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _bring_up_to_date(app: Any, conf: dict[str, Any], source: Path, out: Path) -> list[Failure]:
+def _bring_up_to_date(
+    app: Any, conf: dict[str, Any], source: Path, out: Path, only: Collection[str] = ()
+) -> list[Failure]:
     failures: list[Failure] = []
     facts = versions()
     paths = sorted(source.glob("*/*.py"))
@@ -207,6 +213,8 @@ def _bring_up_to_date(app: Any, conf: dict[str, Any], source: Path, out: Path) -
         name = path.relative_to(source).with_suffix("").as_posix()
         out_dir = out / path.parent.name
         stamp = out_dir / f"{path.stem}{STAMP}"
+        if only and name not in only:
+            continue
         if untouched(stamp, root, facts):
             continue
         try:
@@ -222,7 +230,7 @@ def _bring_up_to_date(app: Any, conf: dict[str, Any], source: Path, out: Path) -
             _write_stamp(stamp, path.stem, key, files, root, facts)  # the next build takes the quick way again
             continue
         (out_dir / "images" / "thumb").mkdir(parents=True, exist_ok=True)
-        job = gallery_child.Job(script, path.parent, out_dir, conf, _today(), facts, _replacements(app))
+        job = gallery_child.Job(script, path.parent, out_dir, conf, _today(), facts, replacements(Path(app.confdir)))
         stale.append((job, key, files))
     if stale:
         failures += _run_all(stale, root, total=len(paths))
@@ -238,13 +246,13 @@ def _today() -> str:
     return now.date().isoformat()
 
 
-def _replacements(app: Any) -> tuple[tuple[str, str], ...]:
-    """Paths of this machine, longest first, and what stands for them in the book."""
+def replacements(root: Path) -> tuple[tuple[str, str], ...]:
+    """Paths of this machine, longest first, and what stands for them in the book, whose folder is ``root``."""
     pairs = {f"{folder}/": "" for folder in site.getsitepackages() if len(folder) > 1}
     spec = importlib.util.find_spec("numpy")
     if spec and spec.origin:
         pairs[f"{Path(spec.origin).parent.parent}/"] = ""
-    root = Path(app.confdir).resolve()
+    root = root.resolve()
     pairs |= {
         f"{root}/": "",
         f"{sys.prefix}/": "<venv>/",
@@ -345,6 +353,7 @@ def _run_all(stale: list[tuple[gallery_child.Job, str, list[Path]]], root: Path,
                     break
                 continue
             stem = job.script.path.stem
+            settle_archive(job.out_dir / f"{stem}.zip")
             _write_stamp(job.out_dir / f"{stem}{STAMP}", stem, key, files, root, job.versions)
     except KeyboardInterrupt:
         name = running.script.name if running else ""
@@ -356,6 +365,22 @@ def _run_all(stale: list[tuple[gallery_child.Job, str, list[Path]]], root: Path,
         os.waitpid(pid, 0)
         receiver.close()
     return failures
+
+
+def settle_archive(path: Path) -> None:
+    """Write the archive of a script anew without the times of its files: the same files give the same bytes."""
+    if not path.is_file():
+        return
+    with zipfile.ZipFile(path) as archive:
+        content = {info.filename: archive.read(info) for info in archive.infolist()}
+    temporary = path.with_name(f"{path.name}.new")
+    with zipfile.ZipFile(temporary, "w") as archive:
+        for name, data in sorted(content.items()):
+            info = zipfile.ZipInfo(name)  # of 1980, the first year of the format
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, data)
+    temporary.replace(path)
 
 
 def _listing(folder: Path) -> set[str]:
@@ -523,6 +548,8 @@ def setup(app: Any) -> dict[str, Any]:
     # sphinx-gallery loads matplotlib at every start, which is a third of a build that has nothing to do. Only the
     # process that runs scripts needs it. (tests/test_gallery_run.py watches the name.)
     gen_gallery._import_matplotlib = lambda: None
+    # Names of scripts: run these, and end (tvm_deepdive_helpers.maintain.shards).
+    app.add_config_value("gallery_only", [], "", frozenset({list, tuple}))
     # After sphinx-gallery completed its configuration (priority 10), before it generates pages (500).
     app.connect("builder-inited", run_gallery, priority=50)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -45,21 +45,40 @@ def _outdated(app: Any, env: Any, added: set[str], changed: set[str], removed: s
     # Taken before the pages are read: a file that changes meanwhile is another one at the next build.
     env.tvm_deepdive_files = {docname: _files(env, docname) for docname in env.found_docs}
     if not getattr(app, "tvm_deepdive_repair", False):
-        return [name for name, files in env.tvm_deepdive_files.items() if before.get(name, files) != files]
+        return [name for name, files in env.tvm_deepdive_files.items() if _changed(before.get(name, {}), files)]
     logger.info("the last build did not end well: every page is read and written again")
     return sorted(env.found_docs)
 
 
-def _files(env: Any, docname: str) -> list[tuple[int, int] | None]:
+State = tuple[int, int] | None
+
+
+def _changed(before: dict[str, State] | list[State], now: dict[str, State]) -> bool:
+    """Whether a file has another size or date. A file that was not known before says nothing: what a page is made
+    from is known only when it was read, so that after a first build every page would be read once more.
+    """
+    return isinstance(before, dict) and any(before.get(name, state) != state for name, state in now.items())
+
+
+def _complete(app: Any, env: Any) -> list[str]:
+    """Handler of ``env-updated``: the files that reading the pages made known."""
+    for docname in env.found_docs:
+        known = env.tvm_deepdive_files.setdefault(docname, {})
+        for name, state in _files(env, docname).items():
+            known.setdefault(name, state)
+    return []
+
+
+def _files(env: Any, docname: str) -> dict[str, State]:
     """Size and date of a page's source and of all files that it was made from."""
-    states: list[tuple[int, int] | None] = []
+    states: dict[str, State] = {}
     for name in [env.doc2path(docname), *sorted(env.dependencies.get(docname, ()))]:
         try:
             status = Path(env.srcdir, name).stat()
         except OSError:
-            states.append(None)
+            states[str(name)] = None
         else:
-            states.append((status.st_size, status.st_mtime_ns))
+            states[str(name)] = (status.st_size, status.st_mtime_ns)
     return states
 
 
@@ -108,6 +127,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("builder-inited", _begin, priority=1)
     app.connect("env-get-outdated", _outdated)
     app.connect("env-updated", _navigation_changed)
+    app.connect("env-updated", _complete)
     app.connect("env-before-read-docs", _check_encoding)
     app.connect("build-finished", _end, priority=999)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
