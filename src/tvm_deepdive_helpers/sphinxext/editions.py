@@ -309,12 +309,16 @@ def _resolve(pagename: str, href: str) -> str:
 #: Chinese font (in English text an apostrophe stays one), and the script that Chinese has in the place of italics.
 CHINESE_PREAMBLE = r"""
 \titleformat{\chapter}[display]{\normalfont\huge\bfseries}{第 \thechapter{} 章}{20pt}{\Huge}
+\renewcommand{\chaptermark}[1]{\markboth{第 \thechapter{} 章\quad #1}{}}
 \xeCJKResetCharClass
 \xeCJKDeclareCharClass{Default}{"2018, "2019}
 \setCJKmainfont{FandolSong-Regular.otf}%
   [BoldFont=FandolSong-Bold.otf, ItalicFont=FandolKai-Regular.otf, BoldItalicFont=FandolHei-Bold.otf]
 \setCJKsansfont{FandolHei-Regular.otf}[BoldFont=FandolHei-Bold.otf, ItalicFont=FandolKai-Regular.otf]
-\hypersetup{pdflang={zh-CN}}
+\addto\captionsenglish{%
+  \renewcommand{\contentsname}{目录}\renewcommand{\indexname}{索引}\renewcommand{\bibname}{参考文献}}
+\AtBeginDocument{\protected\def\autopageref*#1{第 \pageref*{#1} 页}}
+\hypersetup{pdflang={zh-CN}, pdfsubject={Apache TVM 源码剖析}}
 """
 
 
