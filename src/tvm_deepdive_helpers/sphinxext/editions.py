@@ -353,5 +353,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("env-merge-info", _merge)
     app.connect("env-updated", _renew_tables)
     app.connect("doctree-resolved", _fill_tables)
-    app.connect("html-page-context", _page, priority=900)
+    # Before the theme, which leaves out parts of a page that would be empty.
+    app.connect("html-page-context", _page, priority=300)
     return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
