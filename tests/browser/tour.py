@@ -28,9 +28,10 @@ PHONE = {"width": 390, "height": 844}
 DESKTOP = {"width": 1280, "height": 900}
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
-#: Rows of long tables, and words of code with the colour of an earlier one: axe learns nothing new from them.
+#: Rows of long tables, folded links, and words of code with the colour of an earlier one teach axe nothing new.
 PRUNE = """() => {
-  for (const row of document.querySelectorAll("tbody tr:nth-child(n+30), dl > :nth-child(n+60)")) row.remove();
+  const REPEATED = "tbody tr:nth-child(n+30), dl > :nth-child(n+60), details:not([open]) > ul > li:nth-child(n+4)";
+  for (const row of document.querySelectorAll(REPEATED)) row.remove();
   const seen = new Set();
   for (const span of document.querySelectorAll("pre span")) {
     if (span.closest("a")) continue;
@@ -59,10 +60,10 @@ window.kinds = () => {
   return Object.keys(window.kept);
 };
 window.contrast = (keys) => axe.run({include: keys.map((key) => window.kept[key])},
-  {resultTypes: ["violations"], runOnly: {type: "rule", values: ["color-contrast"]}});
+  {preload: false, resultTypes: ["violations"], runOnly: {type: "rule", values: ["color-contrast"]}});
 """
-RULES_RUN = f"""() => axe.run(document, {{resultTypes: ["violations"], runOnly: {{type: "tag", values: {RULES}}},
-  rules: {{"color-contrast": {{enabled: false}}}}}})"""
+RULES_RUN = f"""() => axe.run(document, {{preload: false, resultTypes: ["violations"],
+  runOnly: {{type: "tag", values: {RULES}}}, rules: {{"color-contrast": {{enabled: false}}}}}})"""
 SET_MODE = "(mode) => { for (const key of ['theme', 'mode']) document.documentElement.dataset[key] = mode; }"
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
 SEEN_PICTURES = "() => [...document.images].filter((i) => i.checkVisibility()).map((i) => i.currentSrc || i.src)"
