@@ -18,13 +18,10 @@ module                  what it adds
 :mod:`.explorer`        directive and role ``explorer``: builds and schedules, step by step
 :mod:`.web`             lighter pages, names for controls, mathematics without a script
 :mod:`.markdown`        each page as Markdown, and ``llms.txt``
-<<<<<<< HEAD
 :mod:`.notebooks`       notebooks for download, directive ``notebook-files``
 :mod:`.editions`        the languages: a switch, how far a translation is, ``translation-status``
 :mod:`.searching`       search: Chinese, names of code, an order that helps
-=======
 :mod:`.speed`           what every build did again is remembered
->>>>>>> 1574c92 (Appendix: compatibility, every cell on three releases; make drift, shards, reproducible builds; a build does less again)
 ======================  =========================================================================
 """
 
