@@ -256,7 +256,8 @@ try:
     tvm_ffi.convert(lambda v: tvm_ffi.convert(fails)(v))(1)
 except KeyError as error:
     frames = traceback.extract_tb(error.__traceback__)
-ours = [f.name for f in frames if f.filename.endswith("diagnostics.py")]
+here = fails.__code__.co_filename  # this script, or a cell of a notebook
+ours = [f.name for f in frames if f.filename == here]
 print("Python's frames:", *ours)
 print("frames of C++ between:", len(frames) > len(ours))
 
