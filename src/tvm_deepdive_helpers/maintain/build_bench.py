@@ -203,6 +203,11 @@ class Tool:
     script: str
     made: tuple[str, ...]
 
+    @property
+    def folder(self) -> str:
+        """Name of its folder; sphinx-gallery warns of spaces, and after a warning every page is read again."""
+        return self.name.replace(" ", "-")
+
     def command(self, python: Path) -> list[str]:
         return [
             str(python),
@@ -291,13 +296,13 @@ def peers(root: Path, folder: Path, rounds: int) -> dict[str, Any]:
     samples: dict[str, dict[str, list[Sample]]] = {tool.name: {} for tool in TOOLS}
     plain: list[Sample] = []
     for tool in TOOLS:
-        tool.write(folder / tool.name, CHAPTERS)
+        tool.write(folder / tool.folder, CHAPTERS)
     for number in range(1, rounds + 1):
         for tool in TOOLS:
-            found = steps(tool, folder / tool.name, python, number)
+            found = steps(tool, folder / tool.folder, python, number)
             _add(samples[tool.name], found)
             say(f"round {number}, {tool.name}:", ", ".join(f"{step} {one['cpu']:.1f} s" for step, one in found.items()))
-        scripts = sorted((folder / TOOLS[0].name).glob("gallery/1-part/*.py"))
+        scripts = sorted((folder / TOOLS[0].folder).glob("gallery/1-part/*.py"))
         each = [measure([str(python), str(script)], folder) for script in scripts]
         plain.append({key: round(sum(one[key] for one in each), 2) for key in ("cpu", "wall")})
         say(f"round {number}, the scripts by themselves: {plain[-1]['cpu']:.1f} s")

@@ -9,7 +9,7 @@ values differ from run to run, and are data of the run, not of the build. What a
 notebooks, pictures) is compared by ``tests/test_reproducible.py``, where the scripts run twice.
 
 The builds differ in everything that must not matter: folder, time zone (never the same day), language, order of
-hashes, and the order in which files were written.
+hashes, the order in which files were written, and the number of processes that read and write pages.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def copy_book(root: Path, into: Path, reverse: bool) -> None:
             shutil.copyfile(source, target)
 
 
-def build(folder: Path, edition: str, settings: dict[str, str]) -> Path:
+def build(folder: Path, edition: str, settings: dict[str, str], jobs: int = 1) -> Path:
     """Build the copy in a folder; returns the folder of the pages.
 
     Raises
@@ -95,7 +95,21 @@ def build(folder: Path, edition: str, settings: dict[str, str]) -> Path:
     """
     out = folder / "_build/html" / edition
     language = [] if edition == "en" else ["-D", f"language={edition}"]
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-n", "-c", ".", "-b", "html"]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-n",
+        "-c",
+        ".",
+        "-b",
+        "html",
+        "-j",
+        str(jobs),
+    ]
     command += ["-d", f"_build/doctrees/{edition}", *language, "book", str(out)]
     done = subprocess.run(command, cwd=folder, env={**os.environ, **settings}, check=False)
     if done.returncode:
@@ -114,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             copy = Path(folder, name)
             copy_book(ROOT, copy, reverse=bool(number))
             print(f"reproducible: build {number + 1} of 2", flush=True)
-            outputs.append(build(copy, edition, settings))
+            outputs.append(build(copy, edition, settings, jobs=number + 1))
         found = differences(*outputs)
         count = len(_files(outputs[0]))
     print("\n".join(found) or f"reproducible: {count} files, all bytes the same")
