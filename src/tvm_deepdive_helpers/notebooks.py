@@ -45,6 +45,8 @@ TUNING_PACKAGES = ("cloudpickle", "psutil", "tornado", "xgboost")
 BUILDING = {"docutils", "sphinx", "sphinx_gallery"}
 #: Scripts that start programs and read what these print. (Jupyter asks all programs for colours.)
 STARTS = re.compile(r"\b(subprocess|run_isolated)\b")
+#: Scripts about the files of the book itself: they run in their folder of a checkout only.
+ABOUT_THE_BOOK = re.compile(r"^ROOT = data\(", re.M)
 #: The date of files in archives, so that the same files give the same bytes.
 EPOCH = (2020, 1, 1, 0, 0, 0)
 MARK = "tvm_deepdive"
@@ -101,6 +103,14 @@ NO_COLOURS = """
 import os
 
 os.environ["FORCE_COLOR"] = "0"
+"""
+
+IN_A_CHECKOUT = """
+if not any((folder / "CITATION.cff").is_file() for folder in folders):
+    raise FileNotFoundError(
+        "This notebook reads files of the book itself: open it in the folder"
+        " of its script, in a checkout of the book."
+    )
 """
 
 PLAIN_TABLES = """
@@ -189,6 +199,8 @@ def first_cell(script: Path) -> str:
     settings = NO_COLOURS if STARTS.search(text) else ""
     if re.search(r"\b(meta_schedule|tuning)\b", text):
         settings += PLAIN_TABLES
+    if ABOUT_THE_BOOK.search(text):
+        settings += IN_A_CHECKOUT
     cell = TEMPLATE.format(
         exact=_literal({name: pins()[name] for name in EXACT}),
         others=_literal(needs(script)),

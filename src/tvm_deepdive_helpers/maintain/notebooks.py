@@ -60,14 +60,14 @@ def key(name: str, notebook: dict) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def execute(path: Path, site: Path, timeout: float) -> str | None:
-    """Run a notebook in a fresh kernel, in its folder; returns what went wrong."""
+def execute(path: Path, site: Path, timeout: float, folder: Path | None = None) -> str | None:
+    """Run a notebook in a fresh kernel, in its own folder or in `folder`; returns what went wrong."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
         timeout=int(timeout),
         kernel_name="python3",
-        resources={"metadata": {"path": str(path.parent)}},
+        resources={"metadata": {"path": str(folder or path.parent)}},
         extra_arguments=["--log-level=40"],  # the kernel talks to this machine only; its warning says nothing
     )
     env = {**os.environ, "PYTHONPATH": str(site), "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -96,7 +96,9 @@ def run(names: Sequence[str], folder: Path = FOLDER, again: bool = False) -> dic
     for number, name in enumerate(todo, start=1):
         begin = time.monotonic()
         limit = 4 * scripts.parse(GALLERY / f"{name}.py", name).timeout
-        problem = execute(top / f"{name}.ipynb", folder / "work/site", limit)
+        script = GALLERY / f"{name}.py"
+        about = notebooks.ABOUT_THE_BOOK.search(script.read_text(encoding="utf-8"))
+        problem = execute(top / f"{name}.ipynb", folder / "work/site", limit, script.parent if about else None)
         seconds = time.monotonic() - begin
         print(f"[{number}/{len(todo)}] {name}: {'failed' if problem else 'ok'}, {seconds:.1f} s", flush=True)
         stamps[name].parent.mkdir(parents=True, exist_ok=True)
