@@ -138,6 +138,7 @@ def test_every_text_of_a_page_is_translated_and_no_code(two: Book) -> None:
     for text in ("What is a loop?", "A caption with 5 and code", "entry", "Do it.", "Inside.", "A note."):
         assert f"译 {text}" in body
     assert "设计说明：译 Why this" in body
+    assert re.search(r"分钟。请先读：[^.]+。[\d-]+ 在 TVM", body), "no half-width punctuation between Chinese sentences"
     assert re.search(r"译 The title of an exercise", body)
     assert "答案" in body and "Solution" not in body
     assert "… 前面还有 1 行" in body

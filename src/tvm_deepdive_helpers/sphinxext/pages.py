@@ -136,17 +136,18 @@ def _add_facts(app: Any, doctree: nodes.document) -> None:
         return
     minutes = reading.note_minutes(app.env, docname, doctree)
     facts: list[nodes.Node] = [nodes.Text(_("Reading time: about %d min.") % minutes)]
+    gap, comma, stop = ("", "、", "。") if (app.config.language or "").startswith("zh") else (" ", ", ", ".")
     needs = meta.get("needs", [])
     needs = json.loads(needs) if isinstance(needs, str) else needs
     if needs:
-        facts.append(nodes.Text(" " + _("Read first:") + " "))
+        facts.append(nodes.Text(gap + _("Read first:") + gap))
         for index, target in enumerate(needs):
-            facts += [nodes.Text(", ")] if index else []
+            facts += [nodes.Text(comma)] if index else []
             facts.append(_doc_link(app.env, target))
-        facts.append(nodes.Text("."))
+        facts.append(nodes.Text(stop))
     runs = _runs(app, docname)
     if runs:
-        facts.append(nodes.Text(" " + _run_on(max(runs, key=lambda run: run.date))))
+        facts.append(nodes.Text(gap + _run_on(max(runs, key=lambda run: run.date))))
     _insert_facts(title, facts)
 
 
