@@ -60,7 +60,7 @@ lint: env ## Check style, spelling and the rules of the book; changes nothing
 	$(RUN) -m tvm_deepdive_helpers.maintain.lint || status=1; \
 	exit $$status
 
-page: env ## Begin a page: make page PAGE=2-tir/loops (more options: OPTIONS="--title ... --rows 2.6")
+page: env ## Begin a page: make page PAGE=2-tir/loops (more options: OPTIONS="--title ... --rows ...")
 	@test -n "$(PAGE)" || { echo "make page: say which page: make page PAGE=2-tir/loops" >&2; exit 2; }
 	@$(RUN) -m tvm_deepdive_helpers.maintain.new_page "$(PAGE)" $(OPTIONS)
 

@@ -226,3 +226,11 @@ def test_output_as_a_table(book) -> None:
     book.page("one", "```{gallery-cell} no-table\n:table:\n```\n", front="gallery: 1-part/rows")
     log = book.bad_build()
     assert "cell 'no-table' printed no table" in log and "line 2 is 'only one'" in log
+
+
+def test_a_script_without_results_is_not_called_missing(story) -> None:
+    story.script("other", "# %% cell: o\nraise RuntimeError('on purpose')\n")
+    story.page("one", "```{gallery-cell} 1-part/other:o\n```")
+    log = story.bad_build()
+    assert re.search(r"one\.md:\d+.*gallery/1-part/other\.py has no results: it failed, or it was saved while", log)
+    assert "no gallery script" not in log

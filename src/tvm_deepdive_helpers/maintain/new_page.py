@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tvm_deepdive_helpers.maintain.new_page 2-tir/loops [--title "Loops"] [--script tir_loops] [--rows 2.6 ...]
+    python -m tvm_deepdive_helpers.maintain.new_page 2-tir/loops [--title "Loops"] [--script tir_loops] [--rows 7.4 ...]
 
 The two files build at once, so that ``make live`` shows the page from the first save. What is to be written stands in
 lines that ``make lint`` names until they are gone. Nothing that exists is overwritten.
@@ -117,7 +117,10 @@ def without_rows(outline: str, rows: Sequence[str]) -> str:
                 f"there is no row {row!r} in {OUTLINE} (add it there, with its title, or leave --rows out)"
             )
         if row not in known["open"]:
-            raise NewPageError(f"row {row!r} is carried by a page already (grep -l '\"{row}\"' -r book)")
+            free = ", ".join(known["open"]) or "none"
+            raise NewPageError(
+                f"row {row!r} is carried by a page already (free rows: {free}; without --rows the page carries none)"
+            )
     begin = outline.index("open = [")
     end = outline.index("]", begin)
     left = [row for row in known["open"] if row not in rows]

@@ -39,7 +39,7 @@ def load_record(env: Any, target: str) -> tuple[records.Record, str]:
     Raises
     ------
     records.RecordError
-        No such script, or no script is named anywhere.
+        No such script, or no script is named anywhere, or the script has no results.
     """
     script, colon, name = target.rpartition(":")
     if not colon:
@@ -51,7 +51,18 @@ def load_record(env: Any, target: str) -> tuple[records.Record, str]:
             )
     path = records.record_path(gallery_out(env), script)
     env.note_dependency(str(path))
+    if not path.is_file() and _source(env, script).is_file():
+        raise records.RecordError(
+            f"gallery/{script}.py has no results: it failed, or it was saved while the book was being built; build again"
+        )
     return records.load(path), name
+
+
+def _source(env: Any, script: str) -> Path:
+    """Where the script lies that has this name in `gallery-cell` and `glue`."""
+    part, _, stem = script.rpartition("/")
+    folders = env.config.sphinx_gallery_conf["examples_dirs"]
+    return Path(env.srcdir, folders if isinstance(folders, str) else folders[0], part, f"{stem}.py")
 
 
 def front_matter(env: Any) -> dict[str, Any]:
