@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
+
+from tvm_deepdive_helpers.sphinxext import cells, records
 
 SCRIPT = """
 from tvm_deepdive_helpers import expect_error, glue
@@ -228,9 +231,13 @@ def test_output_as_a_table(book) -> None:
     assert "cell 'no-table' printed no table" in log and "line 2 is 'only one'" in log
 
 
-def test_a_script_without_results_is_not_called_missing(story) -> None:
-    story.script("other", "# %% cell: o\nraise RuntimeError('on purpose')\n")
-    story.page("one", "```{gallery-cell} 1-part/other:o\n```")
-    log = story.bad_build()
-    assert re.search(r"one\.md:\d+.*gallery/1-part/other\.py has no results: it failed, or it was saved while", log)
-    assert "no gallery script" not in log
+def test_a_script_that_was_saved_during_the_build_is_not_called_missing(tmp_path) -> None:
+    (tmp_path / "book").mkdir()
+    (tmp_path / "gallery/1-part").mkdir(parents=True)
+    (tmp_path / "gallery/1-part/late.py").write_text("", encoding="utf-8")
+    config = SimpleNamespace(sphinx_gallery_conf={"examples_dirs": "../gallery", "gallery_dirs": "gallery"})
+    env = SimpleNamespace(srcdir=tmp_path / "book", config=config, note_dependency=lambda path: None)
+    with pytest.raises(records.RecordError, match=r"gallery/1-part/late\.py has no results: it was saved during"):
+        cells.load_record(env, "1-part/late:shown")
+    with pytest.raises(records.RecordError, match="no gallery script '1-part/none'"):
+        cells.load_record(env, "1-part/none:shown")

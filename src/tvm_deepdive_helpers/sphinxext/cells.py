@@ -53,7 +53,7 @@ def load_record(env: Any, target: str) -> tuple[records.Record, str]:
     env.note_dependency(str(path))
     if not path.is_file() and _source(env, script).is_file():
         raise records.RecordError(
-            f"gallery/{script}.py has no results: it failed, or it was saved while the book was being built; build again"
+            f"gallery/{script}.py has no results: it was saved during the build, or did not run; build again"
         )
     return records.load(path), name
 
