@@ -213,11 +213,12 @@ latex_elements = {
 \newenvironment{sphinxclasscell-output-box}%
   {\sphinxsetup{VerbatimColor={RGB}{255,255,255}, pre_border-left-width=2pt}}{}
 \newenvironment{sphinxclasscell-table-box}{\footnotesize}{}
-\newenvironment{sphinxclasstvm-citations-box}{\tiny}{}
+\newcommand{\longtablesize}{\footnotesize\smallcode}
+\newenvironment{sphinxclasstvm-citations-box}{\renewcommand{\longtablesize}{\tiny}}{}
 \AddToHook{env/tabulary/before}{\footnotesize}
 % Long tables hold names of functions that have no place to break.
 \newcommand{\smallcode}{\protected\def\sphinxcode##1{{\scriptsize\texttt{##1}}}}
-\AddToHook{env/longtable/begin}{\footnotesize\smallcode}
+\AddToHook{env/longtable/begin}{\setlength{\tabcolsep}{3pt}\longtablesize}
 % Titles of parts carry their number already, and the text that opens a part stands below its title.
 \makeatletter
 \renewcommand{\part}{\clearpage\thispagestyle{plain}\gdef\partname{}\gdef\thepart{}\null\vspace{25mm}\secdef\@part\@spart}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polib
 import pytest
-from conftest import Book, build_edition
+from books import Book, build_edition
 
 from tvm_deepdive_helpers.maintain import messages
 from tvm_deepdive_helpers.sphinxext import searching

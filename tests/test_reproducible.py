@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Book
+from books import Book
 
 from tvm_deepdive_helpers.maintain import reproducible
 

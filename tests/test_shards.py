@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Book
+from books import Book
 
 from tvm_deepdive_helpers.maintain import shards
 from tvm_deepdive_helpers.sphinxext import records

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Book
+from books import Book
 from sphinx_gallery import py_source_parser
 
 from tvm_deepdive_helpers.sphinxext import speed

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import CONF, ROOT, Book
+from books import CONF, ROOT, Book
 
 from tvm_deepdive_helpers.maintain import lint, snapshots
 
