@@ -176,7 +176,8 @@ class GalleryCell(SphinxDirective):
                 f"cell {cell.name!r} printed no table: ':table:' wants columns separated by ' | ', as many in each "
                 f"line; line {odd or 1} is {' | '.join(rows[(odd or 1) - 1])!r}"
             )
-        widths = [min(40, max(len(row[at]) for row in rows)) for at in range(len(rows[0]))]
+        # A narrow column still holds its head in print.
+        widths = [min(40, max(8, *(len(row[at]) for row in rows))) for at in range(len(rows[0]))]
         head, *body = ([_inline(text) for text in row] for row in rows)
         made = table(head, body, widths)
         made["classes"] += ["cell-output", "cell-table", "colwidths-given"]
