@@ -694,7 +694,7 @@ def test_wrong_use_is_one_line(
 def test_damaged_index_is_said(book: Path, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tree(book, {"book/_data/cpp_symbols.json": "{"})
     assert run("check", "--checkout", checkout) == 2
-    assert "cpp_symbols.json is not an index of C++ symbols" in capsys.readouterr().err
+    assert "cpp_symbols.json:1 is not an index of C++ symbols" in capsys.readouterr().err
 
 
 def test_index_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
