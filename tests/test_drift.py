@@ -280,3 +280,23 @@ def test_the_record_names_every_release_and_no_machine() -> None:
         for release in releases[1:]:
             assert set(entry[release.tvm]) <= {name.removesuffix(", varies") for name in entry["cells"]}
     assert not re.search(r"/(home|root|Users|work)/", path.read_text(encoding="utf-8"))
+
+
+def test_a_check_looks_at_cells_and_not_at_dates_and_times() -> None:
+    def record(seconds: float, **cells: str) -> dict:
+        found = {name: {"status": status} for name, status in cells.items()}
+        return {
+            "date": str(seconds),
+            "releases": [{"tvm": "2"}, {"tvm": "1"}],
+            "scripts": {"part/a": {"digest": str(seconds), "seconds": seconds, "cells": ["x", "y"], "1": found}},
+            "citations": {},
+        }
+
+    said = record(1.0, x="failed")
+    assert drift.differences(said, record(2.0, x="failed")) == []
+    assert drift.differences(said, record(2.0, y="changed")) == [
+        "part/a, x, on 1: failed in the book, same now",
+        "part/a, y, on 1: same in the book, changed now",
+    ]
+    assert drift.differences({**said, "scripts": {}}, said) == ["part/a: not recorded yet"]
+    assert drift.differences(said, {**said, "scripts": {}}) == ["part/a: gone"]

@@ -594,6 +594,24 @@ def summary(content: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def differences(said: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Cells that fare otherwise than the book says, a line each; dates, times and citations do not count."""
+    lines = []
+    names = [release["tvm"] for release in now["releases"][1:]]
+    for script in sorted(said["scripts"].keys() | now["scripts"].keys()):
+        if script not in said["scripts"] or script not in now["scripts"]:
+            lines.append(f"{script}: {'gone' if script not in now['scripts'] else 'not recorded yet'}")
+            continue
+        old, new = said["scripts"][script], now["scripts"][script]
+        for name in names:
+            before, after = old.get(name, {}), new[name]
+            for cell in sorted(before.keys() | after.keys()):
+                was, is_ = (found.get(cell, {}).get("status", "same") for found in (before, after))
+                if was != is_:
+                    lines.append(f"{script}, {cell}, on {name}: {was} in the book, {is_} now")
+    return lines
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module."""
     parser = argparse.ArgumentParser(prog="drift", description=__doc__.split("\n")[0])
@@ -608,6 +626,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     writing.add_argument(
         "--stale", action="store_true", help="leave out, or take from an older run, what has no result"
     )
+    commands.add_parser("check", help=f"compare the results with gallery/data/{DATA}; writes nothing")
     merging = commands.add_parser("merge", help="take the results of other folders, and check that none is missing")
     merging.add_argument("folders", nargs="+", type=Path, help="what other machines left in _build/drift")
     arguments = parser.parse_args(argv)
@@ -621,6 +640,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             records.write_atomically(place.data, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
             print(summary(content))
             return 0
+        if arguments.command == "check":
+            found = differences(json.loads(place.data.read_text(encoding="utf-8")), gather(place))
+            print("\n".join(found) or "drift: as the book says")
+            return 1 if found else 0
         known = {release.tvm: release for release in place.releases}
         unknown = set(arguments.release or ()) - known.keys()
         unknown |= set(arguments.script or ()) - {script.name for script in place.scripts}

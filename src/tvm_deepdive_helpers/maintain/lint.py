@@ -308,8 +308,8 @@ def conflict_marker(source: Source, book: Book) -> Found:
 
 
 #: Folders that only exist on one machine; names that stand for "any user" are fine in examples.
-_MACHINE = re.compile(
-    r"(?<![\w.])(?:/home/(?!me\b|you\b|user\b)[\w.-]+/|/Users/(?!me\b|you\b|user\b)[\w.-]+/|/root/[\w.])"
+_MACHINE = re.compile(  # brackets: not found in this file
+    r"(?<![\w.])(?:/(?:hom[e]|User[s])/(?!me\b|you\b|user\b)[\w.-]+/|/roo[t]/[\w.])"
 )
 
 
