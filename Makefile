@@ -56,6 +56,7 @@ links: env ## Ask every address that the book names; needs the web, and stands i
 lint: env ## Check style, spelling and the rules of the book; changes nothing
 	@status=0; \
 	$(RUN) -m ruff check --quiet --output-format concise src tests gallery conf.py || status=1; \
+	$(RUN) -m ruff format --check --quiet --output-format concise src tests gallery conf.py || status=1; \
 	$(RUN) -m codespell_lib || status=1; \
 	$(RUN) -m tvm_deepdive_helpers.maintain.lint || status=1; \
 	exit $$status

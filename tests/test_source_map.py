@@ -31,13 +31,10 @@ def package(tmp_path: Path) -> Path:
             "base.py": "import other\n",
             "a/__init__.py": "from ..b.deep import x\nimport pkg.base, pkg.base\n",
             "a/more.py": "def f():\n    from pkg import c\n    from . import nothing\n",
-            "b/__init__.py": (
-                "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..a import A\n"
-            ),
+            "b/__init__.py": ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..a import A\n"),
             "b/deep.py": "from .. import a, c\nfrom . import same\n\n",
             "c/__init__.py": (
-                "class C:\n    import pkg.b\n"
-                "try:\n    from other.x import y\nexcept ImportError:\n    pass\n"
+                "class C:\n    import pkg.b\ntry:\n    from other.x import y\nexcept ImportError:\n    pass\n"
             ),
             "no_package/x.py": "import pkg.a\n",
         },
@@ -80,10 +77,7 @@ def test_cycles_against_reachability() -> None:
             reach[begin][end] = True
         for k, i, j in product(range(size), repeat=3):
             reach[i][j] |= reach[i][k] and reach[k][j]
-        expected = {
-            frozenset(j for j in range(size) if j == i or (reach[i][j] and reach[j][i]))
-            for i in range(size)
-        }
+        expected = {frozenset(j for j in range(size) if j == i or (reach[i][j] and reach[j][i])) for i in range(size)}
         found = {frozenset(component) for component in source_map.cycles(edges)}
         assert found == {component for component in expected if len(component) > 1}
 
@@ -126,9 +120,7 @@ def checkout(tmp_path: Path) -> Path:
 
     git("init", "-q")
     body = "".join(f"int line_{n};\n" for n in range(20))
-    make(
-        root, {"src/old/a.cc": body, "src/dead/b.cc": "x\n", "src/ir/op.cc": "y\ny\n", "README": ""}
-    )
+    make(root, {"src/old/a.cc": body, "src/dead/b.cc": "x\n", "src/ir/op.cc": "y\ny\n", "README": ""})
     git("add", "."), git("commit", "-qm", "1"), git("tag", "v0.9.0")
     git("commit", "-qm", "dev", "--allow-empty"), git("tag", "v0.10.dev0")
     (root / "src/new").mkdir()

@@ -104,4 +104,6 @@ def test_pre_commit_runs_tools_of_the_environment() -> None:
             re.compile(pattern or "")
         if "-m" in command:
             assert f"-m {command[command.index('-m') + 1]}" in lint, "what make lint does not run, a commit need not"
+        if command[0] == ".venv/bin/ruff":
+            assert f"-m ruff {command[1]} " in lint, "what make lint does not run, a commit need not"
     assert {hook["id"] for hook in hooks} >= {"ruff-format", "ruff-check", "codespell", "book-rules"}

@@ -138,20 +138,22 @@ def cost(place):
     sch = STENCIL.schedule()
     place(sch, *sch.get_loops("Z"))
     assert STENCIL.agrees(sch)
-    runs = math.prod(
-        int(sch.get(loop).extent) for loop in sch.get_loops("Y")
-    )
-    lowered = tvm.transform.Sequential([
-        passes.PlanAndUpdateBufferAllocationLocation(),
-        passes.ConvertBlocksToOpaque(),
-        passes.CompactBufferAllocation(),
-    ])(sch.mod)
+    runs = math.prod(int(sch.get(loop).extent) for loop in sch.get_loops("Y"))
+    lowered = tvm.transform.Sequential(
+        [
+            passes.PlanAndUpdateBufferAllocationLocation(),
+            passes.ConvertBlocksToOpaque(),
+            passes.CompactBufferAllocation(),
+        ]
+    )(sch.mod)
     sizes = []
 
     def note(node):
         if isinstance(node, s_tir.SBlock):
-            sizes.extend(4 * math.prod(map(int, buffer.shape))
-                         for buffer in node.alloc_buffers)
+            sizes.extend(
+                4 * math.prod(map(int, buffer.shape))
+                for buffer in node.alloc_buffers
+            )
 
     walk(lowered["main"].body, note)
     return runs, sizes[0]
@@ -167,8 +169,10 @@ def walk(stmt, visit):
         walk(part, visit)
 
 
-costs = {place.__name__: cost(place)
-         for place in (at_root, at_tile, at_row, at_element)}
+costs = {
+    place.__name__: cost(place)
+    for place in (at_root, at_tile, at_row, at_element)
+}
 for name, (runs, size) in costs.items():
     print(f"{name:10} runs of Y: {runs:5}   buffer: {size:5} bytes")
 
@@ -177,14 +181,22 @@ fig, ax = new(5.2, 3.0)
 for name, (runs, size) in costs.items():
     ax.plot(size, runs, "o", color=COLORS["navy"])
     right = name == "at_root"
-    ax.annotate(name, (size, runs), (-8 if right else 8, 3),
-                textcoords="offset points", ha="right" if right else "left")
+    ax.annotate(
+        name,
+        (size, runs),
+        (-8 if right else 8, 3),
+        textcoords="offset points",
+        ha="right" if right else "left",
+    )
 ax.set_xscale("log", base=2)
 ax.set_yscale("log", base=2)
 ax.set_xlabel("bytes of the buffer Y")
 ax.set_ylabel("runs of the block Y")
-alt(fig, "Runs of block Y against the size of its buffer for four places: "
-    "the smaller the buffer, the more often elements are computed again.")
+alt(
+    fig,
+    "Runs of block Y against the size of its buffer for four places: "
+    "the smaller the buffer, the more often elements are computed again.",
+)
 
 # %% check
 assert costs["at_root"] == (34 * 34, 34 * 34 * 4)

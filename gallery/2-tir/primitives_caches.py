@@ -143,8 +143,12 @@ only_p = FORK.schedule()
 only_p.cache_read("P", 0, "global", consumer_blocks=["P"])
 for sch in (everyone, only_p):
     text = root_text(sch)
-    print("blocks that read the copy:", text.count("T.reads(X_global"),
-          "| correct:", FORK.agrees(sch))
+    print(
+        "blocks that read the copy:",
+        text.count("T.reads(X_global"),
+        "| correct:",
+        FORK.agrees(sch),
+    )
 
 # %% check
 assert root_text(everyone).count("T.reads(X_global") == 2
@@ -276,8 +280,9 @@ with step(sch, ENLARGE):
 
 # %% cell: cache-index-refused
 sch = CHAIN.schedule()
-with refused("cache_index", match="empty SeqStmt",
-             error=tvm.error.InternalError):
+with refused(
+    "cache_index", match="empty SeqStmt", error=tvm.error.InternalError
+):
     sch.cache_index("Z", storage_scope="global")
 
 # %% cell: read-at
@@ -320,14 +325,16 @@ with step(sch, CHAIN):
 
 def lowered(sch):
     """The function with flat buffers."""
-    return tvm.transform.Sequential([
-        passes.LowerInitBlock(),
-        passes.PlanAndUpdateBufferAllocationLocation(),
-        passes.ConvertBlocksToOpaque(),
-        passes.CompactBufferAllocation(),
-        passes.LowerOpaqueBlock(),
-        tirx.transform.FlattenBuffer(),
-    ])(sch.mod)
+    return tvm.transform.Sequential(
+        [
+            passes.LowerInitBlock(),
+            passes.PlanAndUpdateBufferAllocationLocation(),
+            passes.ConvertBlocksToOpaque(),
+            passes.CompactBufferAllocation(),
+            passes.LowerOpaqueBlock(),
+            tirx.transform.FlattenBuffer(),
+        ]
+    )(sch.mod)
 
 
 plain = CHAIN.schedule()

@@ -208,8 +208,10 @@ sch.loop_partition(k, factors=[4, None])
 got = PRODUCT.run(sch)[2]
 a, b, c = PRODUCT.expected
 print("equal to A @ B:                ", np.allclose(got, c, atol=1e-4))
-print("equal to A[:, 4:] @ B[4:, :]:  ",
-      np.allclose(got, a[:, 4:] @ b[4:, :], atol=1e-4))
+print(
+    "equal to A[:, 4:] @ B[4:, :]:  ",
+    np.allclose(got, a[:, 4:] @ b[4:, :], atol=1e-4),
+)
 
 # %% check
 assert not np.allclose(got, c, atol=1e-4)

@@ -68,8 +68,12 @@ for name in "ij":
     init = sch.decompose_reduction("C", loops[name])
     above = [sch.get(loop).loop_var.name for loop in sch.get_loops(init)]
     heights[name] = above
-    print(f"at {name}: loops of the init block", above,
-          "| correct:", PRODUCT.agrees(sch))
+    print(
+        f"at {name}: loops of the init block",
+        above,
+        "| correct:",
+        PRODUCT.agrees(sch),
+    )
 
 # %% check
 assert heights == {"i": ["i_init", "j_init"], "j": ["i", "j_init"]}
@@ -201,6 +205,7 @@ assert np.allclose(got, running, atol=1e-4)
 
 def layer(activation):
     """A product and one step after it, as a workload."""
+
     @T.prim_func(s_tir=True)
     def func(
         A: T.Buffer((32, 32), "float32"),
@@ -433,6 +438,7 @@ assert PRODUCT.agrees(sch)
 sch = PRODUCT.schedule()
 i, j, k = sch.get_loops("C")
 sch.decompose_reduction("C", k)
-with expect_error(s_tir.ScheduleError, from_line="Error message:",
-                  max_lines=3):
+with expect_error(
+    s_tir.ScheduleError, from_line="Error message:", max_lines=3
+):
     sch.rfactor(k, factor_axis=0)

@@ -179,8 +179,11 @@ fig, _ = layered_graph(
     colors={"wrap": "vermilion", "py": "vermilion", "ffi": "green"},
     width=5.2,
 )
-alt(fig, "Seven boxes from top to bottom, from the type check in Python to "
-    "ScheduleStateNode::Replace in C++.")
+alt(
+    fig,
+    "Seven boxes from top to bottom, from the type check in Python to "
+    "ScheduleStateNode::Replace in C++.",
+)
 
 # %% cell: random-variables
 sch = s_tir.Schedule(product, seed=1)
@@ -189,8 +192,11 @@ i, j, k = sch.get_loops(block)
 again = sch.get_loops(block)[0]
 print("variable: ", type(i).__name__, "| object:", type(sch.get(i)).__name__)
 print("loop:     ", sch.get(i).loop_var, sch.get(i).extent)
-print("two variables, one sref:", not i.same_as(again),
-      sch.get_sref(i).same_as(sch.get_sref(again)))
+print(
+    "two variables, one sref:",
+    not i.same_as(again),
+    sch.get_sref(i).same_as(sch.get_sref(again)),
+)
 
 sizes = sch.sample_perfect_tile(j, n=2, max_innermost_factor=16)
 print("sizes:    ", sizes, "=", [sch.get(size) for size in sizes])
@@ -218,8 +224,10 @@ i, j, k = sch.get_loops("C")
 twin = sch.copy()
 sch.parallel(i)
 print("the copy still has a serial loop:", twin.get(i).kind == 0)
-print("the same variable, two srefs:",
-      not sch.get_sref(i).same_as(twin.get_sref(i)))
+print(
+    "the same variable, two srefs:",
+    not sch.get_sref(i).same_as(twin.get_sref(i)),
+)
 
 # %% check
 assert "T.parallel" in sch.mod.script()
@@ -232,9 +240,7 @@ assert tvm_ffi.structural_equal(twin.mod["main"].body, product.body)
 def draws(sch, number=6):
     """Draw numbers from 0 to 9."""
     numbers, chances = list(range(10)), [0.1] * 10
-    found = [
-        sch.sample_categorical(numbers, chances) for _ in range(number)
-    ]
+    found = [sch.sample_categorical(numbers, chances) for _ in range(number)]
     return [sch.get(variable) for variable in found]
 
 
@@ -328,9 +334,7 @@ assert catalogue_problems() == []
 sch = s_tir.Schedule(product)
 i, j, k = sch.get_loops("C")
 before = sch.mod
-with expect_error(
-    ScheduleError, match="not a data parallel", max_lines=60
-):
+with expect_error(ScheduleError, match="not a data parallel", max_lines=60):
     sch.parallel(k)
 print("the module is untouched:", sch.mod.same_as(before))
 

@@ -77,8 +77,10 @@ sch = STENCIL.schedule()
 for sref in srefs_of(sch):
     kind = type(sref.stmt).__name__
     parent = name_of(sref.parent) if sref.parent else None
-    print(f"{kind:7} {name_of(sref):5} parent: {parent!s:5}",
-          f"seq_index: {sref.seq_index}")
+    print(
+        f"{kind:7} {name_of(sref):5} parent: {parent!s:5}",
+        f"seq_index: {sref.seq_index}",
+    )
 
 # %% check
 assert len(srefs_of(sch)) == 7
@@ -122,11 +124,13 @@ def draw(sch, title):
         labels[key] = f"{name_of(sref)}  #{number}"
         colors[key] = color
         if sref.parent:
-            up = next(n for n, k in enumerate(KNOWN)
-                      if k[0].same_as(sref.parent))
+            up = next(
+                n for n, k in enumerate(KNOWN) if k[0].same_as(sref.parent)
+            )
             arrows.append((key, str(up)))
-    fig, _ = boxes_and_arrows(boxes, arrows, labels=labels, colors=colors,
-                              width="half")
+    fig, _ = boxes_and_arrows(
+        boxes, arrows, labels=labels, colors=colors, width="half"
+    )
     dead = [f"#{n}" for n, (sref, _) in enumerate(KNOWN) if sref.stmt is None]
     print("dead:", ", ".join(dead) or "none")
     alt(fig, title)
@@ -161,8 +165,9 @@ realize = sch.get(j).body
 sch.split(i, factors=[4, 8])
 after = sch.get(sch.get_sblock("Z"))
 print("the SBlock is the same object:       ", after.same_as(block))
-print("the SBlockRealize is the same object:",
-      sch.get(j).body.same_as(realize))
+print(
+    "the SBlockRealize is the same object:", sch.get(j).body.same_as(realize)
+)
 print(realize.iter_values[0], "->", sch.get(j).body.iter_values[0])
 
 # %% check
@@ -183,8 +188,12 @@ def facts(sch):
             f"{DepKind(dep.kind).name} -> {dep.dst.stmt.name_hint}"
             for dep in scope.get_deps_by_src(sref)
         ]
-        print(f"{sref.stmt.name_hint:6} not:", ", ".join(missing) or "-",
-              "| edges:", ", ".join(deps) or "-")
+        print(
+            f"{sref.stmt.name_hint:6} not:",
+            ", ".join(missing) or "-",
+            "| edges:",
+            ", ".join(deps) or "-",
+        )
 
 
 facts(STENCIL.schedule())
@@ -322,8 +331,10 @@ unrolled = tirx.For(
 sch.state.replace(sref, unrolled)
 print("same sref, new loop:", sref.stmt.same_as(unrolled))
 print("handle still good:  ", sch.get(j).kind == tirx.ForKind.UNROLLED)
-print("block untouched:    ", sch.get_sref(sch.get_sblock("Z")).parent
-      .same_as(sref))
+print(
+    "block untouched:    ",
+    sch.get_sref(sch.get_sblock("Z")).parent.same_as(sref),
+)
 
 # %% cell: replace-variable
 renamed = tirx.Var("fresh", "int32")
@@ -347,8 +358,14 @@ with expect_error(TypeError, match="tgt_stmt has type", max_lines=1):
 def annotated(block):
     """The same block with one annotation more."""
     return s_tir.SBlock(
-        block.iter_vars, block.reads, block.writes, block.name_hint,
-        block.body, block.init, block.alloc_buffers, block.match_buffers,
+        block.iter_vars,
+        block.reads,
+        block.writes,
+        block.name_hint,
+        block.body,
+        block.init,
+        block.alloc_buffers,
+        block.match_buffers,
         {**block.annotations, "note": 1},
     )
 
@@ -397,14 +414,20 @@ sch.vectorize(j_in)
 log.append(("we hold the module", addresses(sch, root)))
 rows = []
 for (_, before), (step, after) in itertools.pairwise(log):
-    moved = tuple("copied" if a != b else "in place"
-                  for a, b in zip(before, after, strict=True))
+    moved = tuple(
+        "copied" if a != b else "in place"
+        for a, b in zip(before, after, strict=True)
+    )
     rows.append(moved)
     print(f"{step:35} root: {moved[0]:9} module: {moved[1]}")
 
 # %% check
-assert rows == [("copied", "copied"), ("in place", "in place"),
-                ("copied", "in place"), ("copied", "copied")]
+assert rows == [
+    ("copied", "copied"),
+    ("in place", "in place"),
+    ("copied", "in place"),
+    ("copied", "copied"),
+]
 assert "i_0" not in module.script()
 
 # %% cell: flags-after
@@ -424,10 +447,22 @@ before = {name_of(s) + str(n): s for n, s in enumerate(srefs_of(sch))}
 sch.fuse(i, j)
 print("dead: ", [name for name, sref in before.items() if sref.stmt is None])
 now = srefs_of(sch)
-print("new:  ", [name_of(s) for s in now
-                 if not any(s.same_as(old) for old in before.values())])
-print("alive:", [name_of(s) for s in now
-                 if any(s.same_as(old) for old in before.values())])
+print(
+    "new:  ",
+    [
+        name_of(s)
+        for s in now
+        if not any(s.same_as(old) for old in before.values())
+    ],
+)
+print(
+    "alive:",
+    [
+        name_of(s)
+        for s in now
+        if any(s.same_as(old) for old in before.values())
+    ],
+)
 
 # %% check
 dead = [name for name, sref in before.items() if sref.stmt is None]

@@ -69,10 +69,12 @@ print(sch.trace)
 # %% cell: instructions
 for inst in sch.trace.insts:
     decision = sch.trace.get_decision(inst)
-    print(f"{inst.kind.name:18} in {len(inst.inputs)}",
-          f"attrs {len(inst.attrs)} out {len(inst.outputs)}",
-          f"pure: {inst.kind.is_pure!s:5}",
-          "" if decision is None else f"decision: {decision}")
+    print(
+        f"{inst.kind.name:18} in {len(inst.inputs)}",
+        f"attrs {len(inst.attrs)} out {len(inst.outputs)}",
+        f"pure: {inst.kind.is_pure!s:5}",
+        "" if decision is None else f"decision: {decision}",
+    )
 
 # %% check
 kinds = [inst.kind.name for inst in sch.trace.insts]
@@ -82,8 +84,8 @@ assert len(sch.trace.decisions) == 2
 # %% cell: graph
 nodes, edges, colors, made_by = {}, {}, {}, {}
 kept = {
-    inst.kind.name for inst in
-    sch.trace.simplified(remove_postproc=True).insts
+    inst.kind.name
+    for inst in sch.trace.simplified(remove_postproc=True).insts
 }
 for number, inst in enumerate(sch.trace.insts):
     nodes[str(number)] = inst.kind.name
@@ -111,8 +113,10 @@ print("replayed:            ", tvm_ffi.structural_equal(again.mod, sch.mod))
 
 names = {"sch": s_tir.Schedule(product)}
 exec("\n".join(sch.trace.as_python()), names)
-print("as Python:           ",
-      tvm_ffi.structural_equal(names["sch"].mod, sch.mod))
+print(
+    "as Python:           ",
+    tvm_ffi.structural_equal(names["sch"].mod, sch.mod),
+)
 
 fresh = s_tir.Schedule(product)
 Trace.apply_json_to_schedule(sch.trace.as_json(), fresh)
@@ -149,8 +153,11 @@ for wish in ([12, 4], [6, 6], [1, 7]):
     changed.apply_to_schedule(other, remove_postproc=True)
     done = list(other.trace.decisions.values())[-1]
     outcome[tuple(wish)] = tuple(int(number) for number in done)
-    print(f"wish {wish!s:8} -> {list(outcome[tuple(wish)])!s:8}",
-          "loops:", extents(other))
+    print(
+        f"wish {wish!s:8} -> {list(outcome[tuple(wish)])!s:8}",
+        "loops:",
+        extents(other),
+    )
 
 # %% check
 assert outcome == {(12, 4): (12, 4), (6, 6): (8, 6), (1, 7): (1, 48)}
@@ -260,11 +267,16 @@ for decision in (-2, -1, 0, 1, 9):
     lines[decision] = root_text(sch)
     where = "inlined"
     if "Y = " in lines[decision]:
-        of_y, of_z = ([sch.get_sref(loop) for loop in sch.get_loops(name)]
-                      for name in "YZ")
+        of_y, of_z = (
+            [sch.get_sref(loop) for loop in sch.get_loops(name)]
+            for name in "YZ"
+        )
         where = f"below {sum(a.same_as(b) for a in of_y for b in of_z)} loops"
-    print(f"decision {decision:2} -> {used:2}: {where:13}",
-          "| correct:", CHAIN.agrees(sch))
+    print(
+        f"decision {decision:2} -> {used:2}: {where:13}",
+        "| correct:",
+        CHAIN.agrees(sch),
+    )
 SHOWN.append("sample_compute_location")
 
 # %% check
@@ -277,8 +289,9 @@ with refused("sample_categorical", match="does not match", error=ValueError):
     sch.sample_categorical([4, 8], [1.0])
 with refused("sample_perfect_tile", match="Cannot tile", error=ValueError):
     sch.sample_perfect_tile(i, n=1)
-with refused("sample_partitioned_tile", match="Cannot tile",
-             error=ValueError):
+with refused(
+    "sample_partitioned_tile", match="Cannot tile", error=ValueError
+):
     sch.sample_partitioned_tile(i, 1, innerpart_factor=6)
 with refused("sample_compute_location", match=""):
     sch.sample_compute_location("root")
@@ -289,22 +302,20 @@ with expect_error(s_tir.ScheduleError, from_line="Error message:"):
 # %% cell: no-tile
 parts = sch.sample_partitioned_tile(k, 2, 1, innerpart_factor=5)
 print("5 does not divide 48:", [sch.get(factor) for factor in parts])
-with expect_error(s_tir.ScheduleError, match="position 0 is -1",
-                  from_line="Error message:"):
+with expect_error(
+    s_tir.ScheduleError, match="position 0 is -1", from_line="Error message:"
+):
     sch.split(k, factors=parts)
 
 # %% check
 SHOWN.append("enter_postproc")
-assert catalogue_problems(
-    "sampling", never_refused=["enter_postproc"]
-) == []
+assert catalogue_problems("sampling", never_refused=["enter_postproc"]) == []
 
 # %% cell: solution-grid
 times = {}
 base = s_tir.Schedule(product, seed=1)
 program(base)
-inst = next(i for i in base.trace.insts
-            if i.kind.name == "SamplePerfectTile")
+inst = next(i for i in base.trace.insts if i.kind.name == "SamplePerfectTile")
 for inner in range(1, 17):
     if 48 % inner == 0:
         other = s_tir.Schedule(product)
