@@ -35,8 +35,8 @@ pdf: env ## Make the PDF of the book, _build/pdf/tvm-deep-dive-en.pdf (EDITION=z
 epub: env ## Make the EPUB of the book, _build/epub/tvm-deep-dive-en.epub; epubcheck reads it, when it is there
 	@$(RUN) -m tvm_deepdive_helpers.maintain.epub --edition $(ONE)
 
-archive: env ## Pack the built book to be read without a network: _build/archive/tvm-deep-dive-en.zip
-	@$(RUN) -m tvm_deepdive_helpers.maintain.archive --edition $(ONE)
+archive: env ## Pack the built book, all languages, to be read without a network, into _build/archive/ (one: EDITION=en)
+	@$(RUN) -m tvm_deepdive_helpers.maintain.archive --edition "$(EDITION)"
 
 test: env ## Run the tests (more options: PYTESTOPTS="...")
 	@$(RUN) -m pytest $(PYTESTOPTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tvm_deepdive_helpers.maintain import archive, epub
+from tvm_deepdive_helpers.maintain import archive, epub, messages
 
 
 def write(folder: Path, names: dict[str, str], mtime: int) -> Path:
@@ -31,6 +31,63 @@ def test_the_same_files_give_the_same_archive(tmp_path: Path) -> None:
     assert made[0] == made[1]
     with zipfile.ZipFile(tmp_path / "0.zip") as read:
         assert read.namelist() == ["tvm/b/c.png", "tvm/index.html"]
+
+
+SITE = {
+    "index.html": '<a href="en/index.html">English</a><a href="zh_CN/index.html">中文</a>',
+    **{
+        f"{code}/{name}": f'<head><link rel="alternate" hreflang="{other}" href="../{other}/{name}"/></head>'
+        f'<ul class="language-switch">\n<li><a href="../{other}/{name}">x</a></li>\n</ul><p>text</p>'
+        for code, other in (("en", "zh_CN"), ("zh_CN", "en"))
+        for name in ("index.html", "part/page.html")
+    },
+    "en/.buildinfo": "y",
+    "rubbish/a.html": "left over",
+}
+
+
+def test_without_an_edition_the_whole_site_is_packed(tmp_path: Path) -> None:
+    made = []
+    for at in range(2):
+        site = write(tmp_path / f"{at}/html", dict(sorted(SITE.items(), reverse=bool(at))), 1_000_000_000 + at)
+        made.append(archive.build("", site, tmp_path / f"{at}/out", 1_600_000_000))
+    assert made[0].name == "tvm-deep-dive-en-zh_CN.zip", "the name says what is in it"
+    assert made[0].read_bytes() == made[1].read_bytes()
+    with zipfile.ZipFile(made[0]) as read:
+        top = "tvm-deep-dive-en-zh_CN"
+        assert read.namelist() == [f"{top}/index.html"] + [
+            f"{top}/{code}/{name}" for code in ("en", "zh_CN") for name in ("index.html", "part/page.html")
+        ]
+        assert read.read(f"{top}/en/index.html").decode() == SITE["en/index.html"], "the editions lead to each other"
+
+
+def test_an_edition_that_is_packed_alone_leads_to_no_other(tmp_path: Path) -> None:
+    site = write(tmp_path / "html", SITE, 1_000_000_000)
+    made = archive.build("zh_CN", site, tmp_path, 1_600_000_000)
+    assert made.name == "tvm-deep-dive-zh_CN.zip"
+    with zipfile.ZipFile(made) as read:
+        assert read.namelist() == ["tvm-deep-dive-zh_CN/index.html", "tvm-deep-dive-zh_CN/part/page.html"]
+        assert read.read("tvm-deep-dive-zh_CN/part/page.html") == b"<head></head><p>text</p>"
+
+
+@pytest.mark.parametrize(
+    ("edition", "lacks", "message"),
+    [
+        ("", "index.html", "there is no _build/html/index.html; run make html first"),
+        ("", "zh_CN/index.html", "there is no _build/html/zh_CN/index.html; run make html first"),
+        ("en", "en/index.html", "there is no _build/html/en/index.html; run make html EDITION=en first"),
+    ],
+)
+def test_what_is_not_built_is_named(tmp_path: Path, edition: str, lacks: str, message: str) -> None:
+    site = write(tmp_path / "html", SITE, 1_000_000_000)
+    (site / lacks).unlink()
+    with pytest.raises(SystemExit, match=message):
+        archive.build(edition, site, tmp_path, 1_600_000_000)
+
+
+def test_the_first_page_names_all_editions() -> None:
+    start = Path(__file__).parent.parent / "book/_data/start.html"
+    assert archive.editions_of(start) == ["en", *messages.LANGUAGES]
 
 
 def test_an_epub_begins_with_its_kind(tmp_path: Path) -> None:

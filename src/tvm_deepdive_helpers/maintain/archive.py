@@ -1,11 +1,14 @@
 """Pack the built book into a zip, to be read without a network: ``make archive``.
 
-The same files give the same bytes: members are sorted, and all have the date of the last commit.
+Without an edition, the whole site is packed: the page that picks the language, and all editions, each of which leads
+to the others. With one, only that edition is packed, and its pages lead to no other. The name of the zip names the
+editions in it. The same files give the same bytes: members are sorted, and all have the date of the last commit.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 import zipfile
@@ -19,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[3]
 LEFT_OUT = {".buildinfo", "objects.inv", ".doctrees"}
 #: Files that are compressed already.
 PACKED = {".png", ".jpg", ".woff2", ".zip", ".gz"}
+#: The first page, of an edition and of the whole site.
+START = "index.html"
 
 
 def pack(members: Iterable[tuple[str, bytes, bool]], target: Path, epoch: int) -> None:
@@ -46,29 +51,66 @@ def pack(members: Iterable[tuple[str, bytes, bool]], target: Path, epoch: int) -
     temporary.replace(target)
 
 
-def book_members(folder: Path, name: str) -> Iterable[tuple[str, bytes, bool]]:
-    """The files of a built edition, below a folder `name`."""
+#: The list of the editions on a page, and what its head says of them.
+SWITCH = re.compile(rb'<ul class="language-switch".*?</ul>\s*|<link rel="alternate" hreflang="[^>]*>\s*', re.S)
+
+
+def book_members(folder: Path, name: str, alone: bool = False) -> Iterable[tuple[str, bytes, bool]]:
+    """The files of a built edition, or of the whole site, below a folder `name`.
+
+    With `alone`, pages lose their links to other editions, which do not lie beside them.
+    """
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         if path.is_file() and not LEFT_OUT & set(inside.parts) and path.suffix != ".map":
-            yield f"{name}/{inside.as_posix()}", path.read_bytes(), path.suffix not in PACKED
+            data = path.read_bytes()
+            if alone and path.suffix == ".html":
+                data = SWITCH.sub(b"", data)
+            yield f"{name}/{inside.as_posix()}", data, path.suffix not in PACKED
+
+
+def site_members(site: Path, editions: Iterable[str], name: str) -> Iterable[tuple[str, bytes, bool]]:
+    """The page that picks the language, and all editions."""
+    yield f"{name}/{START}", (site / START).read_bytes(), True
+    for edition in sorted(editions):
+        yield from book_members(site / edition, f"{name}/{edition}")
+
+
+def editions_of(start: Path) -> list[str]:
+    """The editions to which the page that picks the language leads, in its order."""
+    found = re.findall(r'href="(\w+)/index\.html"', start.read_text(encoding="utf-8"))
+    return list(dict.fromkeys(found))
+
+
+def build(edition: str, site: Path, folder: Path, epoch: int) -> Path:
+    """Pack an edition, or with an empty `edition` the whole `site`, into a zip in `folder`.
+
+    Raises
+    ------
+    SystemExit
+        Something is not built.
+    """
+    wanted = [f"{edition}/{START}"] if edition else [START]
+    if not edition and (site / START).is_file():
+        wanted += [f"{code}/{START}" for code in editions_of(site / START)]
+    if lacking := [path for path in wanted if not (site / path).is_file()]:
+        command = f"make html EDITION={edition}" if edition else "make html"
+        raise SystemExit(f"archive: there is no _build/html/{lacking[0]}; run {command} first")
+    editions = [edition] if edition else editions_of(site / START)
+    name = "-".join([pdf.NAME, *editions])
+    members = book_members(site / edition, name, alone=True) if edition else site_members(site, editions, name)
+    target = folder / f"{name}.zip"
+    pack(members, target, epoch)
+    return target
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module."""
     parser = argparse.ArgumentParser(prog="archive", description=__doc__.split("\n")[0])
-    parser.add_argument("--edition", default="en", help="language of the book (default: en)")
+    parser.add_argument("--edition", default="", help="one language of the book (default: the whole site)")
     edition = parser.parse_args(argv).edition
-    folder = ROOT / "_build/html" / edition
-    if not (folder / "index.html").is_file():
-        print(f"archive: there is no {folder.relative_to(ROOT)}/index.html; run make html first", file=sys.stderr)
-        return 1
-    name = f"{pdf.NAME}-{edition}"
-    target = ROOT / "_build/archive" / f"{name}.zip"
-    pack(book_members(folder, name), target, int(pdf.source_date()))
-    print(
-        f"The archive is {target.relative_to(ROOT)} ({target.stat().st_size / 1e6:.1f} MB); unpack it, open index.html"
-    )
+    made = build(edition, ROOT / "_build/html", ROOT / "_build/archive", int(pdf.source_date()))
+    print(f"The archive is {made.relative_to(ROOT)} ({made.stat().st_size / 1e6:.1f} MB); unpack it, open {START}")
     return 0
 
 
