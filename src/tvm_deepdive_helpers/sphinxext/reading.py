@@ -32,7 +32,7 @@ def reading_minutes(doctree: nodes.document) -> int:
             ancestor = ancestor.parent
         if ancestor is None:
             text, characters = HAN.subn(" ", node.astext())
-            words += len(re.findall(r"[^\W_]\S*" if characters else r"\S+", text))
+            words += len(re.findall(r"[^\W_][^\s，。；：、？！（）]*" if characters else r"\S+", text))
             han += characters
     return max(1, math.ceil(words / WORDS_PER_MINUTE + han / HAN_PER_MINUTE))
 
