@@ -119,14 +119,10 @@ html_theme_options = {
 }
 
 # Where the book is published, if it is: BOOK_URL=https://example.org/tvm-deep-dive/en/ make html. Only then are there a
-# site map, canonical addresses and pictures for links in other sites (drawn here, with a font that comes along).
+# site map, canonical addresses and pictures for links in other sites (drawn here, with a font that comes along). The
+# other editions lie beside it. What 404.html says stands in tvm_deepdive_helpers.sphinxext.editions.
 html_baseurl = os.environ.get("BOOK_URL", "")
 notfound_urls_prefix = (urlsplit(html_baseurl).path if html_baseurl else "/") or "/"
-notfound_context = {
-    "title": "No such page",
-    "body": "<h1>No such page</h1><p>This address leads nowhere. The pages of the book are listed at the side; "
-    "the search finds words in them.</p>",
-}
 if html_baseurl:
     html_context["published"] = True
     extensions += ["sphinx_sitemap", "sphinxext.opengraph"]

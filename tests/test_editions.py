@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -196,6 +197,23 @@ def test_the_table_of_translations(two: Book) -> None:
     assert re.search(r"Page always 2 (?!2)", cells)
 
 
+def test_an_edition_is_published_beside_the_english_one(two: Book) -> None:
+    conf = two.root / "conf.py"
+    conf.write_text(conf.read_text() + 'html_baseurl = "https://example.org/deep/en/"\n')
+    two.good_build()
+    both = (
+        'hreflang="en" href="https://example.org/deep/en/one.html"',
+        'hreflang="zh-CN" href="https://example.org/deep/zh_CN/one.html"',
+    )
+    page = two.html("one")
+    assert '<link rel="canonical" href="https://example.org/deep/en/one.html"' in page
+    assert all(link in page for link in both)
+    chinese(two)
+    page = two.html("one")
+    assert '<link rel="canonical" href="https://example.org/deep/zh_CN/one.html"' in page
+    assert all(link in page for link in both)
+
+
 # Search, as far as it needs no browser
 
 
@@ -228,6 +246,102 @@ def test_code_and_outputs_are_the_same_bytes_in_both_editions() -> None:
         elif _Blocks((english / page).read_text("utf-8")).found != _Blocks((other / page).read_text("utf-8")).found:
             problems.append(f"{page}: other code or outputs")
     assert not problems, "\n".join(problems)
+
+
+HAN = re.compile("[\u4e00-\u9fff]")
+#: What is said in English in every edition: names, and keys of the keyboard.
+NAMES = {"TVM Deep Dive", "English", "Ctrl", "PDF", "EPUB"}
+#: Attributes that are shown or read aloud.
+SAID = {"aria-label", "title", "alt", "placeholder", "data-bs-title", "aria-description", "aria-roledescription"}
+#: Parts of a page that hold titles of pages and sections, which are translated with their page.
+TITLES = {"bd-toc-item", "prev-next-title", "toc-entry", "onlyprint", "sphx-glr-thumbcontainer", "toctree-wrapper"}
+#: Texts within the article that the book's machinery writes; titles of boxes are an author's, in part.
+GENERATED = {"cell-origin", "caption-number", "page-facts", "headerlink", "translation-note"}
+BOXES = {"admonition-title", "sd-summary-text"}
+VOID = {"meta", "link", "input", "img", "br", "hr", "source", "path", "wbr", "line", "circle", "rect", "polyline"}
+
+
+class _Interface(HTMLParser):
+    """Words that a reader of another edition would see or hear in English."""
+
+    def __init__(self, text: str, titles: set[str], translated: bool) -> None:
+        super().__init__()
+        self.english: list[str] = []
+        self.open: list[tuple[str, frozenset[str]]] = []
+        self.titles, self.translated = titles, translated
+        self.feed(text)
+
+    def _within(self, *names: str) -> bool:
+        return any(tag in names or classes & set(names) for tag, classes in self.open)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        classes = frozenset((dict(attrs).get("class") or "").split())
+        if not (tag == "link" and dict(attrs).get("rel") in ("next", "prev", "index")):
+            for name, value in attrs:
+                if name in SAID and not (classes & {"sphx-glr-single-img", "sphx-glr-thumbnail"} or tag == "summary"):
+                    self._look(value or "", f"{tag} {name}")
+        if tag not in VOID:
+            self.open.append((tag, classes))
+
+    def handle_endtag(self, tag: str) -> None:
+        while any(name == tag for name, _classes in self.open) and self.open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if not self._within("script", "style", "noscript", "pre", "code", "math", *TITLES):
+            self._look(data, self.open[-1][0] if self.open else "")
+
+    def _look(self, text: str, place: str) -> None:
+        text = " ".join(text.split())
+        if HAN.search(text) or not re.search("[A-Za-z]{3}", text) or text in NAMES or text in self.titles:
+            return
+        generated = GENERATED | BOXES if self.translated else GENERATED
+        written = self._within("article") and not self._within(*generated)
+        # Names of things are English in a Chinese sentence; two small words in a row are no name.
+        if written and not (self.translated and re.search(r"(?<![\w./-])[a-z]{2,} [a-z]{2,}(?![\w./-])", text)):
+            return
+        if self._within("cell-origin", "translation-note") and not re.search("[a-z] [a-z]", text):
+            return
+        self.english.append(f"{place}: {text}")
+
+
+@pytest.mark.parametrize(
+    ("page", "translated"),
+    [
+        ("index", False),
+        ("0-start/setup", True),
+        ("1-architecture/pipeline", True),
+        ("1-architecture/source-map", True),
+        ("2-tir/index", True),
+        ("2-tir/overview", False),
+        ("7-practice/custom-operator", False),
+        ("8-appendix/glossary", False),
+        ("8-appendix/status", False),
+        ("8-appendix/pass-explorer", False),
+        ("gallery/index", True),
+        ("gallery/1-architecture/pipeline", True),
+        ("gallery/2-tir/tir_overview", False),
+        ("search", True),
+        ("genindex", False),
+        ("404", True),
+    ],
+)
+def test_the_words_around_a_chinese_page_are_chinese(page: str, translated: bool) -> None:
+    """Buttons, labels, titles of boxes: what the theme, Sphinx, its extensions and the book's own ones write."""
+    other, english = ROOT / "_build/html/zh_CN", ROOT / "_build/html/en"
+    if not (other / f"{page}.html").is_file():
+        build_edition("zh_CN")
+    text = (other / f"{page}.html").read_text(encoding="utf-8")
+    titles = set()
+    for path in (ROOT / "book").rglob("*.md"):
+        if found := re.search(r"^# (.+)$", path.read_text(encoding="utf-8"), re.M):
+            titles |= {found[1], f"{found[1]} — TVM Deep Dive"}
+    if not translated:
+        titles.add(html.unescape(re.search(r"<title>([^<]*)</title>", text)[1]))
+    assert not _Interface(text, titles, translated).english
+    if (english / f"{page}.html").is_file():
+        source = (english / f"{page}.html").read_text(encoding="utf-8")
+        assert _Interface(source, titles, translated).english, "the same look at an English page finds English"
 
 
 def test_the_first_page_leads_to_both_editions() -> None:

@@ -23,6 +23,8 @@ def test_the_arrow_of_a_part_has_its_name() -> None:
     )
     assert '<summary aria-label="Part 2">' in web.name_folds(html)
     assert web.name_folds(html).count("aria-label") == 1
+    before = '<li><a class="reference internal" href="x.html">Page of part 1</a></li></ul></details></li>'
+    assert '<summary aria-label="Part 2">' in web.name_folds(before + html), "not the pages above"
 
 
 def test_a_thumbnail_has_one_link_that_is_seen() -> None:
@@ -149,7 +151,8 @@ def test_a_published_book_has_what_needs_an_address(book) -> None:
     assert '<link rel="canonical" href="https://example.org/deep/en/always.html"' in page
     card = re.search(r'property="og:image" content="https://example.org/deep/en/(_images/social_previews/[^"]+)"', page)
     assert card and (book.out / card[1]).is_file()
-    assert 'href="./../tvm-deep-dive-en.zip"' in page and 'href="always.md"' in page
+    assert 'href="./../tvm-deep-dive-en.pdf"' in page and 'href="./../tvm-deep-dive-en.zip"' in page
+    assert 'href="always.md"' in page
     assert "/deep/en/_static/" in book.html("404") and "No such page" in book.text("404")
     assert "../always.html" in book.html("old/place")
 

@@ -30,9 +30,9 @@ import polib
 ROOT = Path(__file__).resolve().parents[3]
 EXTENSIONS = ROOT / "src/tvm_deepdive_helpers/sphinxext"
 INTERFACE = "interface"
-#: The catalog of templates: the book's own ones, and words of the theme that its makers did not translate.
+#: The catalog of templates: the book's own ones, and words of the theme that its makers did not translate well.
 TEMPLATES = "sphinx"
-THEME = ("Color mode", "System Settings")
+THEME = ("Color mode", "System Settings", "© Copyright %(copyright)s.")
 LANGUAGES = ("zh_CN",)
 #: At least so alike are the old and the new English of a message that was changed, and not replaced by another.
 ALIKE = 0.6
@@ -127,7 +127,7 @@ def template_messages() -> list[str]:
     texts = [path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.html"))]
     words = [match[1] for text in texts for match in re.findall(r"""\b_\((['"])(.+?)\1\)""", text)]
     known = _elsewhere()
-    return [word for word in dict.fromkeys([*words, *THEME]) if word not in known]
+    return [*dict.fromkeys([*(word for word in words if word not in known), *THEME])]
 
 
 def _elsewhere() -> set[str]:

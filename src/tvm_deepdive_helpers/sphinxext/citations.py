@@ -40,6 +40,7 @@ from sphinx.util.nodes import make_refnode
 from ..sources.common import SourceError, digest, split_target, split_title
 from ..sources.places import Place, Places, is_cpp
 from ..sources.wheel import Wheels
+from .tables import marks
 
 _ = get_translation("tvm_deepdive")
 logger = logging.getLogger(__name__)
@@ -208,12 +209,13 @@ def history(env: Any, place: Place) -> list[str]:
     for name, same in place.entry.same_in.items():
         groups[same].append(_ref_name(refs, name))
     lines = []
+    comma = marks(env.config.language)[0]
     if groups[True]:
-        lines.append(_("same text in %s") % ", ".join(groups[True]))
+        lines.append(_("same text in %s") % comma.join(groups[True]))
     if groups[False]:
-        lines.append(_("other text in %s") % ", ".join(groups[False]))
+        lines.append(_("other text in %s") % comma.join(groups[False]))
     if groups["absent"]:
-        lines.append(_("not in %s") % ", ".join(groups["absent"]))
+        lines.append(_("not in %s") % comma.join(groups["absent"]))
     return lines
 
 
@@ -227,7 +229,7 @@ def description(env: Any, place: Place, first: int = 0, last: int = 0) -> str:
         text = _("%(path)s, line %(first)d, %(project)s %(ref)s") % values
     else:
         text = _("%(path)s, lines %(first)d-%(last)d, %(project)s %(ref)s") % values
-    return "; ".join([text, *history(env, place)])
+    return marks(env.config.language)[1].join([text, *history(env, place)])
 
 
 def location(place: Place) -> str:
@@ -452,11 +454,11 @@ def _cells(app: Any, docname: str, place: Place, pages: list[str]) -> Iterator[n
     code = nodes.literal(lines, lines)
     yield _cell(nodes.paragraph("", "", nodes.reference("", "", code, refuri=place.url(), classes=["tvm-citation"])))
     yield _cell(nodes.paragraph("", f"{place.project} {place.ref}"))
-    yield _cell(nodes.paragraph("", "; ".join(history(app.env, place)) or _("not compared")))
+    yield _cell(nodes.paragraph("", marks(app.config.language)[1].join(history(app.env, place)) or _("not compared")))
     paragraph = nodes.paragraph()
     for page in pages:
         if paragraph.children:
-            paragraph += nodes.Text(", ")
+            paragraph += nodes.Text(marks(app.config.language)[0])
         title = _page_title(app.env, page)
         label = nodes.inline(title, title)
         try:

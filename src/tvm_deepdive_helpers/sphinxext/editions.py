@@ -35,6 +35,9 @@ THUMBNAIL = re.compile(
     re.S,
 )
 
+#: The number of an exercise before its title in brackets.
+NUMBER_AND_BRACKET = re.compile(r'(<span class="caption-number">[^<]*?) </span>（')
+
 
 def tag(language: str) -> str:
     """The name of a language in HTML."""
@@ -283,6 +286,7 @@ def _in_other_language(app: Any, pagename: str, body: str) -> str:
         tooltip = html.escape(text) if text else match[2]
         return f"{match[1]}{tooltip}{match[3]}{match[4]}{match[5]}{match[4]}{match[7]}"
 
+    body = NUMBER_AND_BRACKET.sub(r"\1</span>（", body)
     if "sphx-glr-thumbcontainer" in body:
         body = THUMBNAIL.sub(thumbnail, body)
     note = '<p class="translation-note">'
@@ -329,6 +333,11 @@ def _settings(app: Any, config: Any) -> None:
         elements = dict(config.latex_elements)
         elements["preamble"] = elements.get("preamble", "") + CHINESE_PREAMBLE
         config.latex_elements = elements
+    # The book is published with the address of the English edition; the others lie beside it.
+    for name in ("html_baseurl", "ogp_site_url", "notfound_urls_prefix"):
+        address = getattr(config, name, None) or ""
+        if address.endswith(f"/{SOURCE}/"):
+            setattr(config, name, f"{address.removesuffix(f'{SOURCE}/')}{config.language}/")
 
 
 def _words(app: Any) -> None:
@@ -339,6 +348,14 @@ def _words(app: Any) -> None:
             compile_catalog(po)
     if app.config.html_theme == "sphinx_book_theme" and app.config.language != SOURCE:
         app.config.html_theme_options.setdefault("search_bar_text", _("Search…"))
+    if app.config.language != SOURCE and app.config.copyright == "the TVM Deep Dive authors, Apache License 2.0":
+        app.config.copyright = _("the TVM Deep Dive authors, Apache License 2.0")
+    if "notfound_context" in app.config:
+        title = _("No such page")
+        body = _(
+            "This address leads nowhere. The pages of the book are listed at the side; the search finds words in them."
+        )
+        app.config.notfound_context = {"title": title, "body": f"<h1>{title}</h1><p>{body}</p>"}
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sphinx.locale import get_translation
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx_exercise.directive import ExerciseDirective
-from sphinx_exercise.nodes import exercise_subtitle, exercise_title
+from sphinx_exercise.nodes import exercise_subtitle, exercise_title, is_exercise_node
 
 _ = get_translation("tvm_deepdive")
 
@@ -110,6 +110,21 @@ class AfterTranslation(SphinxTransform):
                 paragraph += [nodes.Text(before), reference, nodes.Text(after)]
 
 
+class ExerciseBrackets(SphinxPostTransform):
+    """The brackets that sphinx-exercise puts around a title, in Chinese full-width like all others."""
+
+    default_priority = 25
+
+    def run(self, **kwargs: Any) -> None:
+        if not (self.config.language or "").startswith("zh"):
+            return
+        for node in self.document.findall(is_exercise_node):
+            title = node.children[0]
+            for text in [child for child in title.children if isinstance(child, nodes.Text)]:
+                if wide := {" (": "（", ")": "）"}.get(str(text)):
+                    title.replace(text, nodes.Text(wide))
+
+
 class ExercisesForGettext(SphinxPostTransform):
     """Keep the titles of exercises for the templates of translators: sphinx-exercise takes them apart."""
 
@@ -151,5 +166,6 @@ def setup(app: Any) -> dict[str, Any]:
     app.add_directive("exercise", Exercise, override=True)
     app.add_transform(ChooseMessages)
     app.add_transform(AfterTranslation)
+    app.add_post_transform(ExerciseBrackets)
     app.add_post_transform(ExercisesForGettext)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -18,7 +18,7 @@ from sphinx.locale import get_translation
 from sphinx.util.docutils import SphinxDirective
 
 from . import cells, reading, records
-from .tables import table
+from .tables import marks, table
 
 _ = get_translation("tvm_deepdive")
 
@@ -108,7 +108,7 @@ class GalleryStatus(SphinxDirective):
     def _link(self, script: str, title: str) -> nodes.Node:
         page = f"{cells.gallery_out(self.env).name}/{script}"
         # In print there are no pages of scripts.
-        return _doc_link(self.env, f"/{page}", title) if page in self.env.found_docs else nodes.Text(title)
+        return _doc_link(self.env, f"/{page}") if page in self.env.found_docs else nodes.Text(title)
 
 
 def _doc_link(env: Any, target: str, title: str = "") -> nodes.Node:
@@ -136,7 +136,8 @@ def _add_facts(app: Any, doctree: nodes.document) -> None:
         return
     minutes = reading.note_minutes(app.env, docname, doctree)
     facts: list[nodes.Node] = [nodes.Text(_("Reading time: about %d min.") % minutes)]
-    gap, comma, stop = ("", "、", "。") if (app.config.language or "").startswith("zh") else (" ", ", ", ".")
+    comma, _semicolon = marks(app.config.language)
+    gap, stop = ("", "。") if comma == "、" else (" ", ".")
     needs = meta.get("needs", [])
     needs = json.loads(needs) if isinstance(needs, str) else needs
     if needs:

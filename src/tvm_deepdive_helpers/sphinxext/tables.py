@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 from docutils import nodes
 
-__all__ = ["Entry", "table"]
+__all__ = ["Entry", "marks", "table"]
 
 #: What stands in one field of a table: text, or inline nodes.
 Entry = str | nodes.Node | Sequence[nodes.Node]
+
+
+def marks(language: str | None) -> tuple[str, str]:
+    """What stands between the words of a list, and between longer pieces."""
+    return ("、", "；") if (language or "").startswith("zh") else (", ", "; ")
 
 
 def table(head: Sequence[Entry], body: Sequence[Sequence[Entry]], widths: Sequence[int]) -> nodes.table:

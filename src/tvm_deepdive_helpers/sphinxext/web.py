@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 #: Files of extensions that only pages of scripts use.
 GALLERY_ONLY = re.compile(r"_static/(sg_gallery|sg-tags)")
 #: A chapter whose pages can be unfolded, in the list of all pages.
-FOLDED = re.compile(r'(<a class="[^"]*" href="[^"]*">)(.*?)(</a>\s*<details[^>]*>\s*<summary)(>)', re.S)
+FOLDED = re.compile(r'(<a class="[^"]*" href="[^"]*">)((?:(?!</a>).)*)(</a>\s*<details[^>]*>\s*<summary)(>)', re.S)
 THUMBNAIL = re.compile(
     r'<p>(<a class="reference internal" href="[^"]*">)(<span class="(?:doc|std std-ref)">)(.*?)</span></a></p>'
     r'\s*<div class="sphx-glr-thumbnail-title">(.*?)</div>',
