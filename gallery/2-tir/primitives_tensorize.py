@@ -9,7 +9,7 @@ buffers and blocks, and the primitives that change what a block declares.
 # %%
 import numpy as np
 import tvm
-from tvm import s_tir
+from tvm import s_tir, tirx
 from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error
@@ -279,6 +279,16 @@ with refused("transform_layout", match="would introduce padding"):
     sch.transform_layout("Y", "Y", lambda i: (i // 4, i % 4))
 with step(sch, UNEVEN):
     sch.transform_layout("Y", "Y", lambda i: (i // 4, i % 4), pad_value=0.0)
+
+# %% cell: index-map
+tiles = tirx.IndexMap.from_func(lambda i: (i // 4, i % 4))
+print("shape of 14:   ", tiles.map_shape([14]))
+print("place of 13:   ", tiles.map_indices([tirx.IntImm("int64", 13)]))
+print("back, from 16: ", tiles.inverse([16]))
+with expect_error(tvm.error.InternalError, match="full iter space"):
+    tiles.inverse([14])
+back, padding = tiles.non_surjective_inverse([14])
+print("padding for 14:", padding)
 
 # %% cell: layout-parameter
 sch = s_tir.Schedule(chain)

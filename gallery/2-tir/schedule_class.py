@@ -320,6 +320,22 @@ print(sch.trace)
 # %% cell: lookup-refused
 with refused("get_sblock", match="Cannot find a block"):
     sch.get_sblock("W")
+
+
+@T.prim_func(s_tir=True)
+def same_name(A: T.Buffer((4,), "float32"), B: T.Buffer((4,), "float32")):
+    for i in range(4):
+        with T.sblock("zero"):
+            vi = T.axis.remap("S", [i])
+            A[vi] = T.float32(0)
+    for i in range(4):
+        with T.sblock("zero"):
+            vi = T.axis.remap("S", [i])
+            B[vi] = T.float32(0)
+
+
+with refused("get_sblock", match="Found  2 blocks"):
+    s_tir.Schedule(same_name).get_sblock("zero")
 with refused("get_producers", match="root block"):
     sch.get_producers("root")
 

@@ -187,6 +187,10 @@ for written, made in folds.items():
     print(f"{written:14s} {made!s:24s} {type(made).__name__}")
 with expect_error(tvm.error.InternalError, match="Divide by zero"):
     i // 0
+with expect_error(tvm.error.InternalError, match="less than 32"):
+    i << 32
+with expect_error(ValueError, match="exceeds range of int8"):
+    tirx.IntImm("int8", 200)
 
 # %% cell: choice
 

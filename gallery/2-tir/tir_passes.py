@@ -8,6 +8,7 @@ in another order, and a pass in Python with three ways to insert it.
 
 # %% cell: setup
 import re
+from textwrap import fill
 
 import numpy as np
 import tvm
@@ -434,6 +435,20 @@ assert "exchange: False" in outcome(swapped, for_gpu(), GPU)
 assert "exchange: True" in outcome(PASSES, for_gpu(), GPU)
 swapped = moved("MakePackedAPI", "SplitHostDevice")
 assert "kernels []" in outcome(swapped, for_gpu(), GPU)
+
+# %% cell: option-fields
+STRUCTURED = (
+    "tirx.UnrollLoop",
+    "tirx.StmtSimplify",
+    "tirx.RemoveNoOp",
+    "s_tir.LoopPartition",
+    "s_tir.HoistIfThenElse",
+)
+for option in STRUCTURED:
+    package, name = option.split(".")
+    default = tvm.ir.make_node(f"{package}.transform.{name}Config")
+    fields = str(default).partition("(")[2][:-1]
+    print(fill(f"{option}: {fields}", 76, subsequent_indent="    "))
 
 # %% cell: own-pass
 

@@ -11,6 +11,7 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm import s_tir, tirx
+from tvm.script import ir as I
 from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error, figures, glue, nodes
@@ -297,6 +298,42 @@ with expect_error(tvm.error.InternalError, match="MakePackedAPI"):
 visible = compiled(hidden.with_attr("global_symbol", "hidden"))
 visible(out)
 print(out.numpy())
+
+# %% cell: private-call
+
+
+@I.ir_module
+class ByPointer:
+    @T.prim_func(private=True)
+    def fill(data: T.handle("float32"), row: T.int32):
+        A = T.decl_buffer((4,), "float32", data=data)
+        for i in range(2):
+            A[row * 2 + i] = T.float32(row)
+
+    @T.prim_func
+    def main(A: T.Buffer((4,), "float32")):
+        for row in range(2):
+            ByPointer.fill(A.data, row)
+
+
+@I.ir_module
+class ByValue:
+    @T.prim_func(private=True)
+    def square(x: T.int32) -> T.int32:
+        return x * x
+
+    @T.prim_func
+    def main(A: T.Buffer((4,), "int32")):
+        for i in range(4):
+            A[i] = ByValue.square(i)
+
+
+compiled(ByPointer)["main"](out)
+print(out.numpy())
+inlined = tirx.transform.InlinePrivateFunctions()(ByPointer)
+print("functions left:", [var.name_hint for var in inlined.functions])
+with expect_error(tvm.error.InternalError, match="Return should be"):
+    compiled(ByValue)
 
 # %% cell: noalias, varies
 

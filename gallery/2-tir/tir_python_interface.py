@@ -22,6 +22,7 @@ import tvm
 import tvm.script
 import tvm_ffi
 from tvm import tirx
+from tvm.script import ir as I
 from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as builder
@@ -288,6 +289,19 @@ for pep695 in (False, True):
     lines = [ln for ln in text.splitlines() if "def" in ln or "Var" in ln]
     print("\n".join(lines[-2:] if not pep695 else lines[-1:]))
 
+# %% cell: no-sugar
+
+
+@T.prim_func(s_tir=True)
+def copy(A: T.Buffer((4, 4), "float32"), B: T.Buffer((4, 4), "float32")):
+    for i, j in T.grid(4, 4):
+        with T.sblock("B"):
+            vi, vj = T.axis.remap("SS", [i, j])
+            B[vi, vj] = A[vi, vj]
+
+
+show(copy.script(syntax_sugar=False))
+
 # %% cell: round-trip
 text = increment.script()
 reread = tvm.script.from_source(text)
@@ -346,6 +360,29 @@ builtins.exec(compile(TEXT, "<generated>", "exec"), space)
 print("parsed:", space["f"].attrs["global_symbol"])
 with expect_error(tvm.error.DiagnosticError, match="__future__"):
     tvm.script.from_source(TEXT)
+
+# %% cell: two-classes
+
+
+@I.ir_module
+class Kernels:
+    @T.prim_func
+    def main(A: T.Buffer((8,), "float32")):
+        A[0] = T.float32(1)
+
+
+first = Kernels
+
+
+@I.ir_module
+class Kernels:
+    @T.prim_func
+    def main(A: T.Buffer((8,), "float32")):
+        A[0] = T.float32(2)
+
+
+for module in (first, Kernels):
+    print(str(module["main"].body).splitlines()[-1])
 
 # %% cell: cost, varies
 KERNEL = """
