@@ -7,6 +7,7 @@ can call, and the traps of constants, tuples, scalars and equality.
 """
 
 # %%
+import gc
 from textwrap import fill
 
 import numpy as np
@@ -19,6 +20,7 @@ from tvm.script import relax as R
 from tvm_deepdive_helpers import expect_error, glue, nodes
 from tvm_deepdive_helpers.figures import alt, boxes_and_arrows
 from tvm_deepdive_helpers.ir import script
+from tvm_deepdive_helpers.native import quiet
 from tvm_deepdive_helpers.running_example import as_tensors
 
 
@@ -283,6 +285,32 @@ show(choose)
 branch = block.bindings[0].value
 print(type(branch).__name__, "has type", branch.ty)
 print(type(branch.true_branch).__name__, branch.true_branch.ty)
+
+# %% cell: branch-rules
+with quiet():
+    with expect_error(
+        tvm.error.DiagnosticError, match="same variable", max_lines=1
+    ):
+
+        @R.function
+        def two_names(flag: R.Prim("bool"), x: R.Tensor((4,), "float32")):
+            if flag:
+                y = R.exp(x)
+            else:
+                z = R.abs(x)
+            return y
+
+    with expect_error(
+        tvm.error.DiagnosticError, match="Empty body", max_lines=1
+    ):
+
+        @R.function
+        def no_else(flag: R.Prim("bool"), x: R.Tensor((4,), "float32")):
+            if flag:
+                x = R.exp(x)
+            return x
+
+    gc.collect()
 
 # %% cell: conditions
 by_tensor = relax.Var("by_tensor", R.Tensor((), "bool"))

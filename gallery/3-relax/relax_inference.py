@@ -184,6 +184,36 @@ print("accepted, with type", FiveSix["main"].ret_ty)
 with expect_error(RuntimeError, match="match_cast error", max_lines=3):
     run(FiveSix, (3, 5), (6, 8))
 
+# %% cell: forward
+
+
+@I.ir_module
+class CalleeFirst:
+    @R.function(private=True)
+    def double(x: R.Tensor((4,), "float32")):
+        return R.add(x, x)
+
+    @R.function
+    def main(x: R.Tensor((4,), "float32")):
+        cls = CalleeFirst
+        return cls.double(x)
+
+
+@I.ir_module
+class CallerFirst:
+    @R.function
+    def main(x: R.Tensor((4,), "float32")):
+        cls = CallerFirst
+        return cls.double(x)
+
+    @R.function(private=True)
+    def double(x: R.Tensor((4,), "float32")):
+        return R.add(x, x)
+
+
+for made in (CalleeFirst, CallerFirst):
+    print(text(made["main"].ret_ty), "| double:", text(made["double"].ret_ty))
+
 # %% cell: foreign
 x = relax.Var("x", Tensor((n,)))
 foreign = relax.ExternFunc("my.function")

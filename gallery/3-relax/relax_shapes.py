@@ -308,6 +308,30 @@ print("   ", text(erase(ty, {n: tirx.const(3, "int64"), m: k + 1})))
 fixed = Join["main"].bind_symbolic_vars({"n": 2, "m": 3})
 print(text(fixed.ret_ty))
 
+# %% cell: from-data
+
+
+@I.ir_module
+class FromData:
+    @R.function
+    def main(x: R.Tensor(("n",), "float32"), t: R.Tensor((2,), "int64")):
+        height = T.int64()
+        width = T.int64()
+        found = R.tensor_to_shape(t)
+        _ = R.match_cast(found, R.Shape([height, width]))
+        y = R.reshape(x, R.shape([height, width]))
+        return R.add(y, y)
+
+    @R.function
+    def sizes(x: R.Tensor(("n", "m"), "float32")):
+        return R.shape_to_tensor(R.shape_of(x))
+
+
+vm = machine(FromData)
+wanted = tvm.runtime.tensor(np.array([2, 3]))
+print("shape:", vm["main"](ones(6), wanted).shape)
+print("sizes:", vm["sizes"](ones(2, 5)).numpy())
+
 # %% cell: solution-static
 sizes = {}
 for name, made in (("dynamic", Join["main"]), ("static", fixed)):

@@ -276,6 +276,20 @@ tidy = apply(
 # %% check
 assert len(tidy["main"].body.blocks[0].bindings) == 3
 
+
+# %% cell: fold-limit
+@R.function
+def zeros():
+    with R.dataflow():
+        small = R.zeros((1024,), "float32")
+        large = R.zeros((1025,), "float32")
+        R.output(small, large)
+    return (small, large)
+
+
+folded = tf.FoldConstant()(tvm.IRModule({"main": zeros}))["main"]
+print("computed when the program runs:", *folded.body.blocks[0].bindings)
+
 # %% cell: form
 x = relax.Var("x", TENSOR)
 nested = relax.Function(
