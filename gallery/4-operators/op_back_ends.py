@@ -22,6 +22,7 @@ os.environ["TVM_COMPILE_FORCE_FALLBACK"] = "1"
 # %% cell: setup
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.target import Target
@@ -82,6 +83,20 @@ print(kernel_text(texts["metal"], "kernel void"))
 
 # %% cell: text-webgpu
 print(kernel_text(texts["webgpu"], "@group(0) @binding(0)"))
+
+# %% cell: postproc
+HOOK = "tvm_callback_cuda_postproc"
+
+
+def stamp(code, target):
+    """Put a first line before the text."""
+    return f"// for {target.attrs['arch']}\n{code}"
+
+
+tvm.register_global_func(HOOK, stamp)
+ex = tvm.compile(flip, Target({"kind": "cuda", "arch": "sm_80"}))
+print(ex.mod.imports[0].inspect_source().partition("\n")[0])
+tvm_ffi.registry.remove_global_func(HOOK)
 
 # %% cell: amd
 give = {

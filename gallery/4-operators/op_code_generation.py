@@ -272,6 +272,34 @@ called = [t for t in plain.splitlines() if re.search(r"call.*@(?!llvm)", t)]
 wanted = [t for t in called if re.search("log_it|note|weigh", t)]
 print(*(re.sub(r"%\w+", "%", t.strip()) for t in wanted), sep="\n")
 
+# %% cell: imports
+C = 'extern "C" int32_t next_c(int32_t x) { return x + 1; }\n'
+LL = "define i32 @next_c(i32 %x) {\n %y = add i32 %x, 1\n ret i32 %y\n}"
+
+
+def with_source(key, source):
+    """A function that brings its foreign function along."""
+
+    @T.prim_func(s_tir=True)
+    def following(A: T.Buffer((1,), "int32")):
+        with T.attr(0, key, source):
+            A[0] = T.call_extern("int32", "next_c", A[0])
+
+    return following
+
+
+for kind, key, source in (
+    ("c", "pragma_import_c", C),
+    ("llvm", "pragma_import_llvm", LL),
+):
+    function = tvm.compile(with_source(key, source), kind)["following"]
+    number = tvm.runtime.tensor(np.array([41], "int32"))
+    function(number)
+    print(key, number.numpy())
+
+# %% check
+assert number.numpy()[0] == 42
+
 # %% cell: llvm-intrinsic
 bits = tirx.Var("bits", "uint32")
 call = T.call_llvm_pure_intrin("uint32", "llvm.ctpop", bits)

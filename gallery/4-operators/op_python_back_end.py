@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax
+from tvm.relax.backend.cuda.cublas import partition_for_cublas
 from tvm.relax.backend.pattern_registry import (
     get_patterns_with_prefix,
     register_patterns,
@@ -124,6 +125,14 @@ print([f.attrs.get("Composite") for f in mod.functions.values()])
 not_found = expect_error(tvm.error.InternalError, match="relax.ext.toynpu")
 with not_found:
     relax.transform.RunCodegen()(merged)
+
+# %% cell: vendors
+library = partition_for_cublas(MLP)
+for variable, function in library.functions.items():
+    if "Codegen" in (function.attrs or {}):
+        print(variable.name_hint, "->", function.attrs["Codegen"])
+with expect_error(tvm.error.InternalError, match="relax.ext.cublas"):
+    relax.transform.RunCodegen()(library)
 
 # %% cell: emit
 HEADER = """#include <tvm/ffi/c_api.h>

@@ -157,6 +157,12 @@ print(ty)
 # %% cell: dedup
 mod = build((topi.nn.relu, x), (topi.nn.relu, y), (topi.nn.relu, x))
 print([v.name_hint for v in mod.get_global_vars()])
+builder = relax.BlockBuilder()
+with builder.function("main", [x]):
+    builder.emit_te(topi.nn.relu, x)
+    last = builder.emit_te(topi.nn.relu, x, primfunc_name_hint="mine")
+    builder.emit_func_output(last)
+print([v.name_hint for v in builder.get().get_global_vars()])
 
 # %% cell: refused
 builder = relax.BlockBuilder()
