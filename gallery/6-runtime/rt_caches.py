@@ -10,6 +10,7 @@ ctypes and beside a C extension, and what belongs before a loop.
 import contextlib
 import ctypes
 import io
+import re
 import sys
 import sysconfig
 import tempfile
@@ -108,6 +109,17 @@ print("in another thread, the same:", seen[3] in seen[:3])
 
 # %% check
 assert seen[0] % 64 == 0 and (big.numpy() == 16).all()
+
+# %% cell: cuda-graph
+for config in ({}, {"relax.backend.use_cuda_graph": True}):
+    with tvm.transform.PassContext(config=config):
+        mod = relax.get_pipeline("default")(MLP)
+    for variable, function in mod.functions.items():
+        if isinstance(function, relax.Function):
+            print(variable.name_hint, end=" ")
+    print()
+    for name in re.findall(r"vm.builtin.cuda_graph.\w+", mod.script()):
+        print("   ", name)
 
 # %% cell: tensor-cache
 folder = tempfile.TemporaryDirectory()

@@ -50,6 +50,12 @@ apis = [name for name in found if name.startswith("device_api.")]
 assert "device_api.cpu" in apis and tvm.cpu(7).exist
 assert "device_api.ext_dev" not in apis
 
+# %% cell: enabled
+for name in ("cpu", "rpc", "vulkan", "llvm"):
+    print(f"{name:7} {tvm.runtime.enabled(name)}")
+with expect_error(tvm.error.InternalError, match="Unknown optional runtime"):
+    tvm.runtime.enabled("c")
+
 # %% cell: attributes
 ATTRIBUTES = ["device_name", "warp_size", "max_threads_per_block"]
 ATTRIBUTES += ["api_version", "l2_cache_size_bytes"]

@@ -151,6 +151,9 @@ LOADER = "ffi.Module.load_from_bytes."
 print(*sorted(n.removeprefix(LOADER) for n in names if LOADER in n))
 with expect_error(ValueError, match="cannot find file"):
     tvm.runtime.load_module("no-such.so")
+with expect_error(RuntimeError, match="load_from_file.onnx", max_lines=1):
+    Path(folder.name, "mlp.onnx").touch()
+    tvm.runtime.load_module(str(Path(folder.name, "mlp.onnx")))
 
 # %% check
 assert np.allclose(y.numpy(), reference(*inputs), atol=1e-3)

@@ -383,6 +383,14 @@ def copies():
 
 print(run_isolated(copies).stdout.rstrip())
 
+# %% cell: saved
+blob = tvm.runtime.save_param_dict({"w": np.arange(3.0)})
+print(len(blob), "bytes, magic", hex(int.from_bytes(blob[:8], "little")))
+for key, value in tvm.runtime.load_param_dict(blob).items():
+    print(key, value.dtype, value.device, value.numpy())
+with expect_error(tvm.error.InternalError, match="Invalid parameters"):
+    tvm.runtime.load_param_dict(b"no such parameters")
+
 # %% cell: dtypes
 for name in ("float32", "bool", "int4", "bfloat16", "float32x4"):
     e = tvm.runtime.empty((8,), name)
