@@ -60,6 +60,14 @@ def test_the_first_cause_that_fits_explains(drift: releases.Drift) -> None:
     assert [(one.cell, cause and cause.name) for one, cause in found.items()] == [
         ("c", "words"), ("d", "errors"), ("f", "all"),
     ]  # fmt: skip
+    named = Cause("named", "This cell only.", cells=(("1-part/x d", "no$"), ("1-part/x c", "another difference")))
+    assert [
+        cause and cause.name for cause in releases.explain(drift.outcomes["1"], [words, errors, named]).values()
+    ] == [
+        "words",
+        "named",
+        None,
+    ]
     assert releases.explain([Outcome("p/x", "a", "failed", "?")], [words]) == {Outcome("p/x", "a", "failed", "?"): None}
 
 
@@ -69,6 +77,8 @@ def test_the_first_cause_that_fits_explains(drift: releases.Drift) -> None:
         ('[[cause]]\nname = "a"\nwhy = "b"', "match"),
         ('[[cause]]\nname = "a"\nwhy = "b"\nmatch = "("', "row 1"),
         ('[[cause]]\nname = "a"\nwhy = "b"\nmatch = "c"\n' * 2, "twice"),
+        ('[[cause]]\nname = "a"\nwhy = "b"\ncells = {"p/x a" = "("}', "row 1"),
+        ('[[cause]]\nname = "a"\nwhy = "b"\ncells = ["p/x a"]', "row 1"),
     ],
 )
 def test_a_wrong_cause_is_refused(tmp_path: Path, text: str, word: str) -> None:
@@ -84,3 +94,12 @@ def test_the_causes_of_the_book_are_well_formed_and_used() -> None:
     used = {cause for outcomes in drift.outcomes.values() for cause in releases.explain(outcomes, causes).values()}
     assert set(causes) <= used, f"no cell needs these causes: {[c.name for c in set(causes) - used]}"
     assert all(cause.why.endswith(".") for cause in causes)
+    needed = {
+        f"{one.script} {one.cell}"
+        for release in drift.outcomes
+        for one in drift.differences(release)
+        for cause in causes
+        if cause.names(one)
+    }
+    unneeded = {cell for cause in causes for cell, _ in cause.cells} - needed
+    assert not unneeded, f"these cells do not differ as drift_causes.toml says: {sorted(unneeded)}"

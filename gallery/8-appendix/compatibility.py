@@ -118,7 +118,8 @@ print(f"cause | {' | '.join(short)} | what differs")
 for cause in causes:
     numbers = [str(counted[r].count(cause)) for r in drift.outcomes]
     if any(number != "0" for number in numbers):
-        print(f"{cause.name} | {' | '.join(numbers)} | {cause.why}")
+        seen = f" Seen: {cause.proof}." if cause.proof else ""
+        print(f"{cause.name} | {' | '.join(numbers)} | {cause.why}{seen}")
 rest = [str(counted[release].count(None)) for release in drift.outcomes]
 print(f"not explained | {' | '.join(rest)} | See the list below.")
 glue("newer-unexplained", counted[newer].count(None))
@@ -161,12 +162,13 @@ for script in sorted({one.script for one in drift.outcomes[newer]}):
     print(f"{script} | {len(own)} | {' | '.join(row)}")
 
 # %% cell: unexplained
-for one, cause in why[newer].items():
-    if cause is None:
-        first = one.detail.splitlines()[0] if one.detail else ""
-        print(
-            f"{one.script}, cell {one.cell}: {one.status}\n    {first[:70]}"
-        )
+for release, found in why.items():
+    print(f"{release}: {counted[release].count(None)} not explained")
+    for one, cause in found.items():
+        if cause is None:
+            print(f"  {one.script}, cell {one.cell}: {one.status}")
+            for line in one.detail.splitlines()[:2]:
+                print(f"    {line[:72]}")
 
 # %% cell: citations
 wheels, index = drift.citations["wheels"], drift.citations["index"]

@@ -140,12 +140,30 @@ class Cause:
     why
         What differs between the releases, in a sentence.
     match
-        Regular expression; it is searched in the detail of a cell that changed or failed.
+        Regular expression; it is searched in the detail of a cell that changed or failed. Empty: it fits none.
+    cells
+        Cells that were looked at one by one: ``script cell`` with a regular expression that must be found in the
+        detail, so that an explanation ends when the difference becomes another one.
+    proof
+        Where it is seen: changes of TVM, files, or what was run.
     """
 
     name: str
     why: str
-    match: str
+    match: str = ""
+    cells: tuple[tuple[str, str], ...] = ()
+    proof: str = ""
+
+    def names(self, outcome: Outcome) -> bool:
+        """Whether the cell stands in `cells`, and differs as it says."""
+        return any(
+            cell == f"{outcome.script} {outcome.cell}" and re.search(text, outcome.detail, re.M)
+            for cell, text in self.cells
+        )
+
+    def fits(self, outcome: Outcome) -> bool:
+        """Whether the pattern is found in what differs."""
+        return bool(self.match) and bool(re.search(self.match, outcome.detail, re.M))
 
 
 def read_causes(path: Path) -> list[Cause]:
@@ -159,10 +177,13 @@ def read_causes(path: Path) -> list[Cause]:
     found: list[Cause] = []
     for number, row in enumerate(tomllib.loads(path.read_text(encoding="utf-8")).get("cause", []), 1):
         try:
-            cause = Cause(**row)
-            re.compile(cause.match)
-        except (TypeError, re.error) as err:
+            cause = Cause(**{**row, "cells": tuple(row.get("cells", {}).items())})
+            for pattern in (cause.match, *dict(cause.cells).values()):
+                re.compile(pattern)
+        except (TypeError, AttributeError, re.error) as err:
             raise ValueError(f"{path.name}: row {number}: {err}") from None
+        if not cause.match and not cause.cells:
+            raise ValueError(f"{path.name}: row {number}: {cause.name!r} has neither match nor cells")
         if cause.name in {other.name for other in found}:
             raise ValueError(f"{path.name}: row {number}: {cause.name!r} stands there twice")
         found.append(cause)
@@ -170,13 +191,15 @@ def read_causes(path: Path) -> list[Cause]:
 
 
 def explain(outcomes: Iterable[Outcome], causes: Iterable[Cause]) -> dict[Outcome, Cause | None]:
-    """The first cause that fits each cell that changed, failed, or was renamed; None if none does.
+    """The cause of each cell that changed, failed, or was renamed; None if none fits.
 
-    A cell that is blocked or lost has no cause of its own and is left out.
+    A cause that names the cell comes first, then the first one whose pattern fits. A cell that is blocked or lost has
+    no cause of its own and is left out.
     """
     causes = list(causes)
-    return {
-        one: next((cause for cause in causes if re.search(cause.match, one.detail, re.M)), None)
-        for one in outcomes
-        if one.status in ("changed", "failed", "renamed")
-    }
+
+    def cause_of(one: Outcome) -> Cause | None:
+        named = (cause for cause in causes if cause.names(one))
+        return next(named, None) or next((cause for cause in causes if cause.fits(one)), None)
+
+    return {one: cause_of(one) for one in outcomes if one.status in ("changed", "failed", "renamed")}
