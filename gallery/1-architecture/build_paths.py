@@ -102,6 +102,8 @@ with expect_error(ValueError, match="PrimFunc or IRModule"):
     tvm.compile(MLP["main"], llvm)
 with expect_error(tvm.error.InternalError, match="after MakePackedAPI"):
     tvm.compile(legal["matmul"], llvm)  # private: no global_symbol
+with expect_error(TypeError, match="not iterable"):
+    tvm.compile(MLP, {"kind": "llvm"})  # a dictionary, not a Target
 
 # %% cell: signature
 more = set(inspect.signature(relax.build).parameters)

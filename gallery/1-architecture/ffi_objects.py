@@ -80,6 +80,10 @@ def word(address):
 begin = total.__chandle__()  # the address of the C++ object
 index = word(begin + 8) & 0xFFFFFFFF
 print("type index at 8:      ", index == info.type_index)
+print("from 128 on:          ", index >= 128)
+print(
+    "type index of Array:  ", tvm_ffi.Array.__tvm_ffi_type_info__.type_index
+)
 print("field a points to x:  ", word(begin + 40) == x.__chandle__())
 
 # %% check

@@ -276,6 +276,23 @@ def broken_instruments():
 ended = run_isolated(broken_instruments)
 assert ended.ok and "Disabling pass instrumentation" in ended.stderr
 
+# %% cell: place
+x = relax.Var("x", relax.TensorType((4,), "int32"))
+y = relax.Var("y")  # no type yet
+binding = relax.VarBinding(y, relax.op.nn.softmax(x))
+body = relax.SeqExpr([relax.BindingBlock([binding])], y)
+raw = relax.Function([x], body, ret_ty=relax.AnyType())
+with expect_error(TypeError, match="Error in pass: Normalize"):
+    relax.transform.Normalize()(tvm.IRModule({"main": raw}))
+
+# %% check
+try:
+    relax.BlockBuilder().normalize(relax.op.nn.softmax(x))
+except TypeError as err:
+    assert "float dtype" in str(err) and "Error in pass" not in str(err)
+else:
+    raise AssertionError
+
 # %% cell: immutable
 
 

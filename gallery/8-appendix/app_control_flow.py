@@ -7,6 +7,7 @@ written as Relax, and what a branch costs an optimiser.
 """
 
 # %% cell: setup
+import gc
 import re
 
 import numpy as np
@@ -185,6 +186,39 @@ def other(p: R.Tensor((), "bool"), x: R.Tensor((2, "n"), "float32")):
 
 
 print(other.ret_ty)
+
+
+# %% cell: two-arms
+def one_arm():
+    @R.function
+    def main(p: R.Tensor((), "bool"), x: R.Tensor((2,), "float32")):
+        if p:
+            y = R.add(x, x)
+        return x
+
+    return main
+
+
+def two_names():
+    @R.function
+    def main(p: R.Tensor((), "bool"), x: R.Tensor((2,), "float32")):
+        if p:
+            y = R.add(x, x)
+        else:
+            z = R.multiply(x, x)
+        return x
+
+    return main
+
+
+for write in (one_arm, two_names):
+    try:
+        write()
+    except tvm.error.DiagnosticError as err:
+        print(str(err).splitlines()[0])
+
+# %%
+gc.collect()  # frames of the parser hold builders, which warn as they go
 
 
 # %% cell: conditions
