@@ -24,8 +24,9 @@ sphinx_args = -c . -b html -d _build/doctrees/$1 -n $(call translated,$1) $(SPHI
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
+html: export SPHINXOPTS := $(SPHINXOPTS)
 html: env ## Build the book, all languages, into _build/html/ (one: EDITION=en; more options: SPHINXOPTS="...")
-	@$(foreach edition,$(EDITIONS),$(RUN) -m sphinx -W --keep-going $(call sphinx_args,$(edition)) &&) true
+	@$(RUN) -m tvm_deepdive_helpers.maintain.html $(EDITIONS)
 	@$(if $(EDITION),,cp book/_data/start.html _build/html/index.html)
 	@echo "The book is in _build/html/$(if $(EDITION),$(EDITION)/)index.html"
 

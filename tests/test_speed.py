@@ -65,6 +65,14 @@ collector = speed.TocTreeCollector()
 speed._assign_figure_numbers(collector, env)
 print(json.dumps([ours, json.loads(json.dumps(env.toc_fignumbers))]))
 """
+PO = """
+msgid ""
+msgstr ""
+"Content-Type: text/plain; charset=UTF-8\\n"
+
+msgid "A paragraph with *words*."
+msgstr "这里有 *文字* 。"
+"""
 
 
 @pytest.fixture
@@ -155,3 +163,15 @@ def test_scripts_are_parsed_as_before(tmp_path: Path) -> None:
     with speed.remembered_scripts(tmp_path / "kept"):
         _, blocks = py_source_parser.split_code_and_text_blocks(script)
     assert blocks[-1].content == "print(2)\n"
+
+
+def test_a_translated_page_carries_no_environment(book: Book) -> None:
+    """Sphinx leaves the documents of the messages in the page, and with them all it knows of all pages."""
+    book.page("one", "A paragraph with *words*.\n")
+    book.write("book/locale/zh_CN/LC_MESSAGES/one.po", PO)
+    book.good_build("-D", "language=zh_CN", "-D", "locale_dirs=locale")
+    assert "这里有 文字 。" in book.text("one")
+    saved = (book.root / "_build/doctrees/html/one.doctree").read_bytes()
+    assert b"BuildEnvironment" not in saved
+    tree = pickle.loads(saved)
+    assert {id(node.document) for node in tree.findall()} == {id(tree)}

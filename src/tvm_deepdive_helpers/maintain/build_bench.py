@@ -332,8 +332,7 @@ def growth(folder: Path, rounds: int) -> dict[str, Any]:
 def book(root: Path, folder: Path, rounds: int) -> dict[str, Any]:
     """This book, with the results of its scripts."""
     reproducible.copy_book(root, folder, reverse=False)
-    command = [sys.executable, "-m", "sphinx", "-q", "-c", ".", "-b", "html", "-d", "_build/doctrees/en", "-n", "book"]
-    command.append("_build/html/en")
+    command = [sys.executable, "-m", "tvm_deepdive_helpers.maintain.html", "en"]
     samples: dict[str, list[Sample]] = {}
 
     def step(name: str) -> None:

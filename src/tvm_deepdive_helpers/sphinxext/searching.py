@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx.search import js_index
 from sphinx.search.en import SearchEnglish
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -187,6 +188,27 @@ def _write(app: Any, exception: Exception | None) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def _restore_entries(app: Any, env: Any) -> list[str]:
+    """Handler of ``env-updated``: the search index keeps the index entries of pages that are not written again.
+
+    Sphinx reads back the titles and words of the last search index, but not its index entries, so a build that writes
+    one page would leave only the entries of that page.
+    """
+    if app.builder.name != "html":
+        return []
+    entries: dict[str, list[tuple[str, str, str]]] = {docname: [] for docname in sorted(env.found_docs)}
+    try:
+        frozen = js_index.loads(Path(app.outdir, app.builder.searchindex_filename).read_text(encoding="utf-8"))
+        for entry, places in frozen["indexentries"].items():
+            for number, target, main in places:
+                if (docname := frozen["docnames"][number]) in entries:
+                    entries[docname].append((entry, target, "main" if main else ""))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        pass  # there is none yet, or it is damaged: Sphinx says so
+    env._search_index_index_entries = entries
+    return []
+
+
 def _add_script(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     """Handler of ``html-page-context``: the search page has two scripts more."""
     if pagename == "search":
@@ -208,6 +230,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("doctree-read", _weigh, priority=950)
     app.connect("env-purge-doc", _forget)
     app.connect("env-merge-info", _merge)
+    app.connect("env-updated", _restore_entries)
     app.connect("html-page-context", _add_script)
     app.connect("build-finished", _write)
     return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
