@@ -437,6 +437,7 @@ with tempfile.TemporaryDirectory() as folder:
             print(path.relative_to(folder))
     text = next(Path(folder, "logs").glob("*task_0*")).read_text()
     lines = [re.sub(r"^\S+ \S+ ", "", line) for line in text.splitlines()]
+    scheduler = next(Path(folder, "logs").glob("*scheduler*")).read_text()
 print()
 for line in lines:
     if "Trial" in line or "Initializing" in line or "design space(s)" in line:
@@ -445,6 +446,13 @@ for line in lines:
 # %% check
 assert sum("Trial #" in line for line in lines) == 2
 glue("log-lines", len(lines))
+
+# %% cell: statistics
+last = scheduler[scheduler.rindex("ID |") :]
+measured = r"\d+\.\d+|(?<=us\): )\S+"
+for line in last.splitlines():
+    if "|" in line or "Total" in line:
+        print(" ".join(re.sub(measured, "#", line).split()))
 
 # %% cell: solution-shared
 space = ms.space_generator.PostOrderApply()
