@@ -12,6 +12,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ class Cause:
         Regular expression; it is searched in the detail of a cell that changed or failed. Empty: it fits none.
     cells
         Cells that were looked at one by one: ``script cell`` with a regular expression that must be found in the
-        detail, so that an explanation ends when the difference becomes another one.
+        detail, so that an explanation ends when the difference becomes another one. Cells without a name are numbered,
+        and numbers move: ``block *`` stands for any.
     proof
         Where it is seen: changes of TVM, files, or what was run.
     """
@@ -157,7 +159,7 @@ class Cause:
     def names(self, outcome: Outcome) -> bool:
         """Whether the cell stands in `cells`, and differs as it says."""
         return any(
-            cell == f"{outcome.script} {outcome.cell}" and re.search(text, outcome.detail, re.M)
+            fnmatchcase(f"{outcome.script} {outcome.cell}", cell) and re.search(text, outcome.detail, re.M)
             for cell, text in self.cells
         )
 
