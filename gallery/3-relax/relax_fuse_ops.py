@@ -469,6 +469,13 @@ show(fused[name])
 merged = tr.FuseTIR()(fused)
 show(merged[name])
 
+# %% cell: no-fuse-tir
+code = tvm.compile(fused, target="llvm").as_text()
+body = code.partition(f"@{name}:")[2].partition("\n\n")[0]
+for line in body.splitlines():
+    if "  call" in line:
+        print(line.split()[1])
+
 # %% check
 rng = np.random.default_rng(0)
 arrays = [
