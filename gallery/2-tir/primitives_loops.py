@@ -12,9 +12,11 @@ import textwrap
 
 import numpy as np
 import tvm
+from tvm import s_tir
 from tvm.script import tirx as T
 
 from tvm_deepdive_helpers import expect_error, glue
+from tvm_deepdive_helpers.passes import tir_stages
 from tvm_deepdive_helpers.schedules import (
     FAMILIES,
     Workload,
@@ -106,6 +108,34 @@ with step(sch, PRODUCT):
 # %% cell: split-predicate
 with step(sch, PRODUCT):
     sch.split(j, factors=[None, 5])
+
+# %% cell: split-dynamic
+
+
+@T.prim_func(s_tir=True)
+def any_length(x: T.handle, z: T.handle):
+    n = T.int64()
+    X = T.match_buffer(x, (n,), "float32")
+    Z = T.match_buffer(z, (n,), "float32")
+    for i in range(n):
+        with T.sblock("Z"):
+            vi = T.axis.remap("S", [i])
+            Z[vi] = X[vi] + T.float32(1)
+
+
+for vouched in (False, True):
+    dynamic = s_tir.Schedule(any_length)
+    (loop,) = dynamic.get_loops("Z")
+    rest, lane = dynamic.split(
+        loop, factors=[None, 8], disable_predication=vouched
+    )
+    dynamic.vectorize(lane)
+    stages = {stage.name: stage for stage in tir_stages(dynamic.mod)}
+    vectors = "T.Ramp" in stages["tirx.VectorizeLoop"].after.script()
+    print(f"disable_predication={vouched!s:6}",
+          "predicate:", "T.where" in root_text(dynamic),
+          "| vectors:", vectors)
+print("outer extent:", dynamic.get(rest).extent)
 
 # %% cell: split-refused
 with refused("split", match="product of factors"):
@@ -324,8 +354,8 @@ sch.bind(k, "threadIdx.x")
 sch.bind(j, "threadIdx.x")
 with refused("bind", match="threadscope", error=tvm.error.InternalError):
     sch.bind(i, "threadidx.x")
-print(root_text(sch).splitlines()[1])
-print(root_text(sch).splitlines()[2])
+sch.bind(i, "threadIdx.q")
+print("\n".join(root_text(sch).splitlines()[:3]))
 
 # %% check
 assert catalogue_problems("loops", never_refused=["unroll"]) == []
