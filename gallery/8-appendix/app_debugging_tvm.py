@@ -381,6 +381,116 @@ for name, value in (
     print(f"{name}={value}")
     print(run_isolated(PROGRAM, env={name: value}).stdout, end="")
 
+# %% cell: options
+READERS = {
+    "relax.FuseOps.max_depth": (
+        "256",
+        "`FuseOps`: most operators in a group",
+    ),
+    "relax.transform.apply_legalize_ops": ("True", "`LegalizeOps`: run"),
+    "relax.backend.use_cuda_graph": ("False", "`RewriteCUDAGraph`: run"),
+    "relax.lift_transform_params.consume_params": (
+        "False",
+        "`LiftTransformParams`: free each parameter once it is transformed",
+    ),
+    "tirx.disable_vectorize": (
+        "False",
+        "pipeline: vector loops become plain",
+    ),
+    "tirx.disable_storage_rewrite": (
+        "False",
+        "pipeline: no `StorageRewrite`",
+    ),
+    "tirx.disable_cse_tir": ("False", "pipeline: no `CommonSubexprElim`"),
+    "tirx.disable_assert": ("False", "`codegen_build`: run `SkipAssert`"),
+    "tirx.instrument_bound_checkers": (
+        "False",
+        "pipeline: `InstrumentBoundCheckers`",
+    ),
+    "tirx.enable_fast_math": (
+        "False",
+        "`LowerIntrin`: ask the rules `<kind>.fastmath` first",
+    ),
+    "tirx.enable_buffer_level_predication": (
+        "unset",
+        "`VectorizeLoop`; unset, it is done if vectors have no fixed length",
+    ),
+    "tirx.merge_static_smem": (
+        "False",
+        "`StorageRewrite`, `MergeSharedMemoryAllocations`: static ones too",
+    ),
+    "tirx.use_async_copy": (
+        "False",
+        "pipeline: `LowerAsyncDMA`, `InjectPTXAsyncCopy`",
+    ),
+    "tirx.s_tir.ldg32": ("False", "pipeline: `InjectPTXLDG32`"),
+    "tirx.vtcm_capacity": ("0", "limit of Hexagon's fast memory; 0 is none"),
+    "tirx.instrument_lwp": (
+        "False",
+        "pipeline: `InstrumentProfileIntrinsics`, which reads the five below",
+    ),
+    "s_tir.lwp_max_depth": (
+        "0",
+        "depth of loops, if siblings do not decide; 0 is the outer ones",
+    ),
+    "s_tir.lwp_min_height": (
+        "1",
+        "no loop with fewer levels of loops inside",
+    ),
+    "s_tir.instr_siblings": ("True", "only loops with siblings"),
+    "s_tir.lwp_disable_func_prof": ("False", "leave functions out"),
+    "s_tir.reset_start_id": (
+        "False",
+        "number the loops from 0 in each module",
+    ),
+    "tirx.noalias": (
+        "True",
+        "`VerifyGPUCode` of MetaSchedule, when it lowers",
+    ),
+    "testing.immutable_module": (
+        "False",
+        "`Pass::operator()`: compare hashes",
+    ),
+}
+NOBODY = [
+    "relax.fallback_device_type",
+    "tirx.add_lower_pass",
+    "tirx.debug_keep_trivial_loop",
+    "tirx.enable_debug",
+    "tirx.is_entry_func",
+]
+print("option | default | who reads it, and for what")
+for name, (default, reader) in READERS.items():
+    print(f"`{name}` | {default} | {reader}")
+
+# %% cell: option-fields
+fields = {}
+for name, about in tvm.transform.PassContext.list_configs().items():
+    if about["type"].endswith("Config"):
+        made = tvm.transform.PassContext(config={name: {}}).config[name]
+        names = [f.name for f in type(made).__tvm_ffi_type_info__.fields]
+        fields[name] = {field: getattr(made, field) for field in names}
+for name in sorted(fields):
+    print(name)
+    for field, default in fields[name].items():
+        print(f"    {field} = {default}")
+with expect_error(TypeError):
+    tvm.transform.PassContext(config={"tirx.UnrollLoop": {"steps": 4}})
+
+# %% check
+every = set(tvm.transform.PassContext.list_configs())
+assert every == {*READERS, *NOBODY, *fields}
+glue("options", len(every))
+glue("read-by-nobody", len(NOBODY))
+pipeline = (WHEEL / "s_tir/pipeline.py").read_text()
+for name, (_, reader) in READERS.items():
+    assert reader.startswith("pipeline") == (f'"{name}"' in pipeline), name
+python = "".join(p.read_text() for p in WHEEL.rglob("*.py"))
+for name in NOBODY:
+    assert f'get("{name}"' not in python, name
+with tvm.transform.PassContext(config={"tirx.is_entry_func": True}):
+    pass
+
 # %% cell: libinfo
 os.environ["TVM_USE_LLVM"] = "whatever I say"
 info = tvm.support.libinfo()
