@@ -132,9 +132,13 @@ for vouched in (False, True):
     dynamic.vectorize(lane)
     stages = {stage.name: stage for stage in tir_stages(dynamic.mod)}
     vectors = "T.Ramp" in stages["tirx.VectorizeLoop"].after.script()
-    print(f"disable_predication={vouched!s:6}",
-          "predicate:", "T.where" in root_text(dynamic),
-          "| vectors:", vectors)
+    print(
+        f"disable_predication={vouched!s:6}",
+        "predicate:",
+        "T.where" in root_text(dynamic),
+        "| vectors:",
+        vectors,
+    )
 print("outer extent:", dynamic.get(rest).extent)
 
 # %% cell: split-refused
