@@ -19,6 +19,7 @@ from tvm.ir.transform import Pass, PassContext, Sequential, module_pass
 
 from tvm_deepdive_helpers import expect_error, glue
 from tvm_deepdive_helpers.isolate import run_isolated
+from tvm_deepdive_helpers.native import quiet
 from tvm_deepdive_helpers.running_example import MLP
 
 # %% cell: a-pass
@@ -282,7 +283,7 @@ y = relax.Var("y")  # no type yet
 binding = relax.VarBinding(y, relax.op.nn.softmax(x))
 body = relax.SeqExpr([relax.BindingBlock([binding])], y)
 raw = relax.Function([x], body, ret_ty=relax.AnyType())
-with expect_error(TypeError, match="Error in pass: Normalize"):
+with expect_error(TypeError, match="Error in pass: Normalize"), quiet():
     relax.transform.Normalize()(tvm.IRModule({"main": raw}))
 
 # %% check

@@ -39,6 +39,17 @@ def machine(mod):
 
 UP, DOWN = [1, 1], [-3, -3]
 
+# %%
+# The frames of a failed parse hold a builder, which warns as it goes. Python
+# lets it go at any time; here only in sweep(), where nobody hears it.
+gc.disable()
+
+
+def sweep():
+    """Collect garbage, in silence."""
+    with quiet():
+        gc.collect()
+
 
 # %% cell: shape-branch
 def build(size):
@@ -218,7 +229,7 @@ for write in (one_arm, two_names):
         print(str(err).splitlines()[0])
 
 # %%
-gc.collect()  # frames of the parser hold builders, which warn as they go
+sweep()
 
 
 # %% cell: conditions
@@ -284,6 +295,9 @@ with bb.function("main", [p, x]):
 with expect_error(ValueError, match="dataflow"):
     with quiet():
         relax.analysis.well_formed(bb.get())
+
+# %%
+sweep()
 
 
 # %% cell: split
@@ -371,6 +385,10 @@ with expect_error(tvm.error.DiagnosticError, match="not implemented"):
         while R.const(True, "bool"):
             x = R.add(x, x)
         return x
+
+
+# %%
+sweep()
 
 
 # %% cell: recursion
