@@ -238,7 +238,14 @@ latex_elements = {
 \hypersetup{pdflang={en}, pdfdisplaydoctitle=true, bookmarksnumbered=true,
   pdfsubject={Apache TVM, read from its source},
   pdfkeywords={TVM, compilers, tensors, Relax, TIR, code generation, auto-scheduling}}
-\emergencystretch=3em
+% A long name of code moves to the next line as a whole, though that leaves a loose line; tables do not squeeze it.
+\tolerance=1000
+\emergencystretch=8em
+\AtBeginDocument{\setlength{\tymin}{82pt}}
+% Room for the number of a chapter beyond 99 in the contents.
+\makeatletter
+\patchcmd{\l@chapter}{1.5em}{2em}{}{}
+\makeatother
 % Names in tables may break after an underscore, as they may after a dot.
 \let\plainunderscore\_
 \renewcommand{\_}{\plainunderscore\allowbreak}

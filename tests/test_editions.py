@@ -197,6 +197,19 @@ def test_the_table_of_translations(two: Book) -> None:
     assert re.search(r"Page always 2 (?!2)", cells)
 
 
+def test_the_printed_book_is_chinese_and_quotes_english_in_its_own_marks(two: Book) -> None:
+    translate(two, "one")
+    two.good_build("-D", "language=zh_CN", "-d", str(two.root / "_build/doctrees/zh-latex"), builder="latex")
+    [path] = (two.root / "_build/latex").glob("*.tex")
+    text = path.read_text(encoding="utf-8")
+    assert r"\title{深入 TVM}" in text and "pdflang={zh-CN}" in text and "第 \\thechapter{} 章" in text
+    assert "（译 The title of an exercise）" in text
+    assert r"）" in text and r"(\autopageref" not in text
+    english = text[text.index("本页尚未翻译") :]
+    assert english.index(r"\englishmarks") < english.index(r"\chinesemarks"), "the page that is not translated"
+    assert text.count(r"\englishmarks") == text.count(r"\chinesemarks") - 1, "which ends them again"
+
+
 def test_an_edition_is_published_beside_the_english_one(two: Book) -> None:
     conf = two.root / "conf.py"
     conf.write_text(conf.read_text() + 'html_baseurl = "https://example.org/deep/en/"\n')

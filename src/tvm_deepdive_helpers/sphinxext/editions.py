@@ -140,6 +140,10 @@ def _add_note(app: Any, doctree: nodes.document) -> None:
         )
     note = nodes.paragraph("", "", nodes.Text(text), classes=["translation-note"], translatable=False)
     title.parent.insert(title.parent.index(title) + 1, note)
+    if done == 0 and app.builder.name == "latex":
+        # Quotation marks and dashes of English text come from the Latin font.
+        title.parent.insert(title.parent.index(note) + 1, nodes.raw("", r"\englishmarks", format="latex"))
+        title.parent.append(nodes.raw("", r"\chinesemarks", format="latex"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,25 +318,45 @@ def _resolve(pagename: str, href: str) -> str:
 CHINESE_PREAMBLE = r"""
 \titleformat{\chapter}[display]{\normalfont\huge\bfseries}{第 \thechapter{} 章}{20pt}{\Huge}
 \renewcommand{\chaptermark}[1]{\markboth{第 \thechapter{} 章\quad #1}{}}
-\xeCJKResetCharClass
-\xeCJKDeclareCharClass{Default}{"2018, "2019}
+\newcommand{\englishmarks}{\xeCJKDeclareCharClass{Default}{"2014, "2018, "2019, "201C, "201D, "2026}}
+\newcommand{\chinesemarks}{\xeCJKResetCharClass\xeCJKDeclareCharClass{Default}{"2018, "2019}}
+\chinesemarks
 \setCJKmainfont{FandolSong-Regular.otf}%
   [BoldFont=FandolSong-Bold.otf, ItalicFont=FandolKai-Regular.otf, BoldItalicFont=FandolHei-Bold.otf]
 \setCJKsansfont{FandolHei-Regular.otf}[BoldFont=FandolHei-Bold.otf, ItalicFont=FandolKai-Regular.otf]
 \addto\captionsenglish{%
   \renewcommand{\contentsname}{目录}\renewcommand{\indexname}{索引}\renewcommand{\bibname}{参考文献}}
 \AtBeginDocument{\protected\def\autopageref*#1{第 \pageref*{#1} 页}}
-\hypersetup{pdflang={zh-CN}, pdfsubject={Apache TVM 源码剖析}}
+\hypersetup{pdflang={zh-CN}, pdfsubject={Apache TVM 源码剖析},
+  pdfkeywords={TVM, 编译器, 张量, Relax, TIR, 代码生成, 自动调度}}
 """
+#: Title, author and description of the printed book and the EPUB.
+CHINESE_TITLE = ("深入 TVM", "TVM Deep Dive 的作者们", "Apache TVM 怎样工作：从源码讲起，每段代码都执行过。")
+
+#: How Sphinx writes the page behind a link, in print.
+PAGE_OF_LINK = re.compile(r" \((\\autopageref\*\{\\detokenize\{[^}]*\}\})\)")
+
+
+def _brackets_in_print(app: Any, exception: Exception | None) -> None:
+    """Handler of ``build-finished``: the brackets around the page of a link are full-width, as all others."""
+    if exception or app.builder.name != "latex" or app.config.language != "zh_CN":
+        return
+    for _root, file, *_more in app.config.latex_documents:
+        path = Path(app.outdir, file)
+        if path.is_file():
+            path.write_text(PAGE_OF_LINK.sub(r"（\1）", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def _settings(app: Any, config: Any) -> None:
     """Handler of ``config-inited``: the book's templates, and what print needs in another language."""
     config.templates_path = [*config.templates_path, str(Path(__file__).with_name("templates"))]
     if config.language == "zh_CN":
-        elements = dict(config.latex_elements)
+        elements, documents = dict(config.latex_elements), config.latex_documents
         elements["preamble"] = elements.get("preamble", "") + CHINESE_PREAMBLE
         config.latex_elements = elements
+        title, author, description = CHINESE_TITLE
+        config.latex_documents = [(root, file, title, author, *more) for root, file, _t, _a, *more in documents]
+        config.epub_title, config.epub_author, config.epub_description = title, author, description
     # The book is published with the address of the English edition; the others lie beside it.
     for name in ("html_baseurl", "ogp_site_url", "notfound_urls_prefix"):
         address = getattr(config, name, None) or ""
@@ -370,6 +394,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("env-merge-info", _merge)
     app.connect("env-updated", _renew_tables)
     app.connect("doctree-resolved", _fill_tables)
+    app.connect("build-finished", _brackets_in_print)
     # Before the theme, which leaves out parts of a page that would be empty.
     app.connect("html-page-context", _page, priority=300)
     return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
