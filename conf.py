@@ -38,6 +38,8 @@ locale_dirs = ["locale"]
 gettext_uuid = False
 gettext_compact = False
 gettext_additional_targets = ["index"]
+# Quotation marks are typographic in all editions: a Chinese one has pages in English.
+smartquotes_excludes = {"languages": [], "builders": ["man", "text"]}
 numfig = True
 nitpicky = True
 # sphinx-gallery warns of spaces in the whole path of a script; the book may stand in such a folder, and `make lint`
@@ -239,7 +241,7 @@ latex_elements = {
   pdfsubject={Apache TVM, read from its source},
   pdfkeywords={TVM, compilers, tensors, Relax, TIR, code generation, auto-scheduling}}
 % A long name of code moves to the next line as a whole, though that leaves a loose line; tables do not squeeze it.
-\tolerance=1000
+\tolerance=3000
 \emergencystretch=8em
 \AtBeginDocument{\setlength{\tymin}{82pt}}
 % Room for the number of a chapter beyond 99 in the contents.

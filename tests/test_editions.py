@@ -20,6 +20,7 @@ locale_dirs = ["locale"]
 gettext_compact = False
 gettext_additional_targets = ["index"]
 tvm_editions = {"en": "English", "zh_CN": "简体中文"}
+smartquotes_excludes = {"languages": [], "builders": ["man", "text"]}
 numfig = True
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 """
@@ -153,11 +154,11 @@ def test_a_page_says_how_far_its_translation_is(two: Book) -> None:
     chinese(two)
     assert "本页尚未翻译" in two.text("always") and '<div lang="en">' in two.html("always")
     page = two.root / "book/one.md"
-    page.write_text(page.read_text().replace("Do it.", "Do it twice."))
+    page.write_text(page.read_text().replace("Do it.", "Do it \"twice\"."))
     chinese(two)
     text = two.text("one")
     assert "有 1 条文字已经变更" in text
-    assert "Do it twice." in text and "译 Do it" not in text
+    assert "Do it “twice”." in text and "译 Do it" not in text
     assert '<div lang="en">' not in two.html("one")
 
 
