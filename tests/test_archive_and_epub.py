@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tvm_deepdive_helpers.maintain import archive, epub, messages
+from tvm_deepdive_helpers.sphinxext import editions
 
 
 def write(folder: Path, names: dict[str, str], mtime: int) -> Path:
@@ -88,6 +90,15 @@ def test_what_is_not_built_is_named(tmp_path: Path, edition: str, lacks: str, me
 def test_the_first_page_names_all_editions() -> None:
     start = Path(__file__).parent.parent / "book/_data/start.html"
     assert archive.editions_of(start) == ["en", *messages.LANGUAGES]
+
+
+@pytest.mark.parametrize(("language", "named", "title"), [("en", "en", "x"), ("zh_CN", "zh-CN", "深入 TVM")])
+def test_an_epub_names_its_language(language: str, named: str, title: str) -> None:
+    config = SimpleNamespace(
+        language=language, templates_path=[], latex_elements={}, latex_documents=[], html_baseurl="", epub_title="x"
+    )
+    editions._settings(None, config)
+    assert (config.epub_language, config.epub_title) == (named, title)
 
 
 def test_an_epub_begins_with_its_kind(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_page_says_how_far_its_translation_is(two: Book) -> None:
     chinese(two)
     assert "本页尚未翻译" in two.text("always") and '<div lang="en">' in two.html("always")
     page = two.root / "book/one.md"
-    page.write_text(page.read_text().replace("Do it.", "Do it \"twice\"."))
+    page.write_text(page.read_text().replace("Do it.", 'Do it "twice".'))
     chinese(two)
     text = two.text("one")
     assert "有 1 条文字已经变更" in text

@@ -357,6 +357,8 @@ def _settings(app: Any, config: Any) -> None:
         title, author, description = CHINESE_TITLE
         config.latex_documents = [(root, file, title, author, *more) for root, file, _t, _a, *more in documents]
         config.epub_title, config.epub_author, config.epub_description = title, author, description
+        config.epub_publisher = author
+    config.epub_language = tag(config.language)
     # The book is published with the address of the English edition; the others lie beside it.
     for name in ("html_baseurl", "ogp_site_url", "notfound_urls_prefix"):
         address = getattr(config, name, None) or ""
