@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -349,7 +350,9 @@ def _brackets_in_print(app: Any, exception: Exception | None) -> None:
 
 def _settings(app: Any, config: Any) -> None:
     """Handler of ``config-inited``: the book's templates, and what print needs in another language."""
-    config.templates_path = [*config.templates_path, str(Path(__file__).with_name("templates"))]
+    # Relative, because `.buildinfo` holds a hash of it, which must not tell where the book was built.
+    templates = os.path.relpath(Path(__file__).with_name("templates"), app.confdir)
+    config.templates_path = [*config.templates_path, templates]
     if config.language == "zh_CN":
         elements, documents = dict(config.latex_elements), config.latex_documents
         elements["preamble"] = elements.get("preamble", "") + CHINESE_PREAMBLE

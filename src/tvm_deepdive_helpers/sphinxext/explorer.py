@@ -19,6 +19,7 @@ Role ``explorer``: a link to one step, such as `` {explorer}`mlp:FuseOps` `` or
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -254,8 +255,11 @@ def _add_files(app: Any, pagename: str, templatename: str, context: Any, doctree
 
 
 def _add_folder(app: Any, config: Any) -> None:
-    """Handler of ``config-inited``."""
-    config.html_static_path.append(str(STATIC))
+    """Handler of ``config-inited``; search has its scripts in the same folder.
+
+    The path is relative, because ``.buildinfo`` holds a hash of it, which must not tell where the book was built.
+    """
+    config.html_static_path.append(os.path.relpath(STATIC, app.confdir))
 
 
 def setup(app: Any) -> dict[str, Any]:

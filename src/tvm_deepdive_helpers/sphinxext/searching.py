@@ -216,17 +216,10 @@ def _add_script(app: Any, pagename: str, templatename: str, context: dict[str, A
         app.add_js_file(SCRIPT)
 
 
-def _static_files(app: Any) -> None:
-    """Handler of ``builder-inited``."""
-    if app.builder.name == "html":
-        app.config.html_static_path.append(str(Path(__file__).with_name("static")))
-
-
 def setup(app: Any) -> dict[str, Any]:
     app.add_config_value("tvm_search_glossary", "../gallery/data/glossary.toml", "")
     app.add_search_language(type("BookSearchEnglish", (BookSearch,), {"lang": "en"}))
     app.add_search_language(BookSearchChinese)
-    app.connect("builder-inited", _static_files)
     app.connect("doctree-read", _weigh, priority=950)
     app.connect("env-purge-doc", _forget)
     app.connect("env-merge-info", _merge)
