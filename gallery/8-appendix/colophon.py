@@ -43,7 +43,7 @@ print((ROOT / "CITATION.cff").read_text(encoding="utf-8").strip())
 # %% cell: lighthouse
 scores = read_csv(data("lighthouse.csv"))
 print("kind | performance | accessibility | best practices", end=" | ")
-print("kB | seconds to the largest paint | Lighthouse")
+print("kB | largest paint, s | Lighthouse")
 for row in scores:
     cells = [
         row["kind"],

@@ -48,6 +48,11 @@ def test_a_phone_need_not_scroll_sideways(visits: dict[str, tour.Visit]) -> None
     assert not found, listed(found)
 
 
+def test_no_entry_of_a_table_runs_into_the_next(visits: dict[str, tour.Visit]) -> None:
+    found = {name: visit.crowded[:5] for name, visit in visits.items() if visit.crowded}
+    assert not found, listed(found)
+
+
 def test_a_page_weighs_little(visits: dict[str, tour.Visit]) -> None:
     """Bytes for a reader whose browser has nothing yet: text compressed by gzip, all pictures of the light mode."""
     found = {}

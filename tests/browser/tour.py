@@ -69,6 +69,10 @@ RULES_RUN = f"""() => axe.run(document, {{preload: false, resultTypes: ["violati
   runOnly: {{type: "tag", values: {RULES}}}, rules: {{"color-contrast": {{enabled: false}}}}}})"""
 SET_MODE = "(mode) => { for (const key of ['theme', 'mode']) document.documentElement.dataset[key] = mode; }"
 STILL = "*, *::before, *::after { transition: none !important; animation: none !important; }"
+#: Texts of tables that run into the next column.
+CROWDED = """() => [...document.querySelectorAll("article :is(th, td)")]
+  .filter((cell) => cell.checkVisibility() && cell.scrollWidth > cell.clientWidth + 1)
+  .map((cell) => cell.textContent.trim().slice(0, 80))"""
 SEEN_PICTURES = "() => [...document.images].filter((i) => i.checkVisibility()).map((i) => i.currentSrc || i.src)"
 
 
@@ -79,6 +83,7 @@ class Visit:
     foreign: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     overhang: int = 0
+    crowded: list[str] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
@@ -170,6 +175,7 @@ class Tour:
             await page.set_viewport_size(PHONE)
             visit.overhang = await page.evaluate("document.documentElement.scrollWidth - innerWidth")
             await page.set_viewport_size(DESKTOP)
+            visit.crowded = await page.evaluate(CROWDED)
             visit.complaints = [text for text in complaints if "favicon.ico" not in text]
             await page.add_style_tag(content=STILL)
             await page.evaluate(f"{self.axe}\n{SIGNATURE}\n0")
