@@ -3,10 +3,12 @@
 ::
 
     python -m tvm_deepdive_helpers.maintain.reproducible
+    python -m tvm_deepdive_helpers.maintain.reproducible --pdf
 
-Both builds take the results of the scripts from ``book/gallery``, so build the book first: times and other measured
-values differ from run to run, and are data of the run, not of the build. What a script leaves besides them (archives,
-notebooks, pictures) is compared by ``tests/test_reproducible.py``, where the scripts run twice.
+The second compares the PDF, too, and needs LaTeX. Both builds take the results of the scripts from ``book/gallery``, so
+build the book first: times and other measured values differ from run to run, and are data of the run, not of the
+build. What a script leaves besides them (archives, notebooks, pictures) is compared by ``tests/test_reproducible.py``,
+where the scripts run twice.
 
 The builds differ in everything that must not matter: folder, time zone (never the same day), language, order of
 hashes, the order in which files were written, and the number of processes that read and write pages.
@@ -22,6 +24,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from tvm_deepdive_helpers.maintain import pdf
 
 ROOT = Path(__file__).resolve().parents[3]
 #: What two builds do not share. The two time zones are 26 hours apart.
@@ -85,6 +89,23 @@ def copy_book(root: Path, into: Path, reverse: bool) -> None:
             shutil.copyfile(source, target)
 
 
+def build_pdf(folder: Path, edition: str, settings: dict[str, str]) -> None:
+    """Make the PDF of the copy in a folder, beside its pages.
+
+    Raises
+    ------
+    SystemExit
+        The build failed.
+    """
+    command = [sys.executable, "-m", "tvm_deepdive_helpers.maintain.pdf", "--edition", edition]
+    # The copies are no checkouts, so they cannot tell the date of their commit.
+    given = {**os.environ, **settings, "PYTHONPATH": str(folder / "src"), "SOURCE_DATE_EPOCH": pdf.source_date()}
+    if subprocess.run(command, cwd=folder, env=given, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise SystemExit(f"reproducible: the PDF in {folder} failed")
+    name = f"{pdf.NAME}-{edition}.pdf"
+    shutil.copyfile(folder / "_build/pdf" / name, folder / "_build/html" / edition / name)
+
+
 def build(folder: Path, edition: str, settings: dict[str, str], jobs: int = 1) -> Path:
     """Build the copy in a folder; returns the folder of the pages.
 
@@ -121,7 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; see the module."""
     parser = argparse.ArgumentParser(prog="reproducible", description=__doc__.split("\n")[0])
     parser.add_argument("--edition", default="en", help="language of the book (default: %(default)s)")
-    edition = parser.parse_args(argv).edition
+    parser.add_argument("--pdf", action="store_true", help="compare the PDF, too")
+    arguments = parser.parse_args(argv)
+    edition = arguments.edition
     with tempfile.TemporaryDirectory(prefix="reproducible-") as folder:
         outputs = []
         for number, (name, settings) in enumerate(zip(FOLDERS, SETTINGS, strict=True)):
@@ -129,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             copy_book(ROOT, copy, reverse=bool(number))
             print(f"reproducible: build {number + 1} of 2", flush=True)
             outputs.append(build(copy, edition, settings, jobs=number + 1))
+            if arguments.pdf:
+                build_pdf(copy, edition, settings)
         found = differences(*outputs)
         count = len(_files(outputs[0]))
     print("\n".join(found) or f"reproducible: {count} files, all bytes the same")
