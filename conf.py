@@ -104,7 +104,7 @@ html_static_path = ["book/_static"]
 html_css_files = ["book.css", "languages.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_sidebars = {"**": ["navbar-logo.html", "icon-links.html", "search-button-field.html", "sidebar-nav-bs.html"]}
+html_sidebars = {"**": ["navbar-logo.html", "icon-links.html", "search-button-field.html", "navbar-nav.html"]}
 html_context = {"default_mode": "auto"}
 html_theme_options = {
     "show_navbar_depth": 1,

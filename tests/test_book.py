@@ -147,6 +147,16 @@ def test_the_status_page_lists_every_script() -> None:
     assert scripts and not missing, f"not on the status page: {missing}"
 
 
+def test_every_page_has_the_list_of_pages_at_its_side() -> None:
+    """The first page, the search and the index, too: the theme has exceptions for pages that stand in no part."""
+    pages = [path for path in HTML.rglob("*.html") if "_static" not in path.relative_to(HTML).parts]
+    whole = [path for path in pages if 'http-equiv="refresh"' not in path.read_text(encoding="utf-8")]
+    assert {"index.html", "search.html", "genindex.html", "404.html"} <= {path.name for path in whole}
+    for path in whole:
+        aside = path.read_text(encoding="utf-8").partition("bd-docs-nav")[2].partition("</nav>")[0]
+        assert aside.count("toctree-l2") > 100, f"{path.relative_to(HTML)}: no list of pages at the side"
+
+
 def test_no_path_of_this_machine_in_the_book() -> None:
     forbidden = [str(ROOT), str(Path.home()) + "/", sys.prefix, "/tmp/"]
     found = []

@@ -12,7 +12,7 @@ kept in ``book/gallery/.parsed.pickle``, under the size and time of the script.
 knows; now a page is saved without that. And Python's search for unused objects runs less often.
 
 *The list of pages at the side.* The theme draws it twice for each page, the first time to see whether it is empty.
-Under the name ``sidebar-nav-bs.html`` (``book/_templates``) it does not ask.
+Under the name ``navbar-nav.html`` (``book/_templates``) it does not ask.
 
 None of it changes what is built; ``tests/test_speed.py`` compares with Sphinx's and sphinx-gallery's own answers.
 """
