@@ -8,8 +8,11 @@ import inspect
 import json
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
+from books import Book
 from sphinx_gallery import gen_gallery, gen_rst, py_source_parser, scrapers
 
 from tvm_deepdive_helpers.sphinxext import gallery_child
@@ -238,3 +241,14 @@ def test_bad_heads_are_named_with_line(book) -> None:
     assert "four.py:7: unknown setting 'limit'" in log
     assert "five.py:7: cell 'x' has no code" in log
     assert "six.py:6: not valid UTF-8" in log
+
+
+def test_scripts_find_the_garbage_collector_as_python_has_it(book: Book) -> None:
+    """Sphinx's process collects less often; when a script loses an object must not depend on that."""
+    book.script("rubbish", "# %% cell: settings\nimport gc\nprint(gc.get_threshold(), gc.get_count()[2])\n")
+    book.page("one", "```{gallery-cell} 1-part/rubbish:settings\n```")
+    book.good_build()
+    alone = subprocess.run(
+        [sys.executable, "-c", "import gc; print(gc.get_threshold())"], capture_output=True, text=True, check=True
+    )
+    assert f"{alone.stdout.strip()} 0" in book.text("one")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
+import gc
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -43,6 +44,7 @@ from sphinx_gallery import gen_gallery
 
 from . import gallery_child, records, scripts
 
+GARBAGE = gc.get_threshold()
 logger = logging.getLogger(__name__)
 
 HELPERS = Path(__file__).resolve().parent.parent
@@ -420,6 +422,11 @@ def _serve(jobs: list[gallery_child.Job], sender: Connection) -> None:
 
             _import_matplotlib()  # choose the backend that needs no screen
             import tvm  # noqa: F401 - imported once, inherited by every child
+        # What a script prints may depend on when Python collects garbage: it finds the settings that it has by itself
+        # (`speed` changes those of Sphinx), and nothing of Sphinx's to collect.
+        gc.set_threshold(*GARBAGE)
+        gc.collect()
+        gc.freeze()
         for job in jobs:
             started = time.perf_counter()
             failure = run_one(job, state)
