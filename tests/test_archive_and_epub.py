@@ -97,7 +97,7 @@ def test_an_epub_names_its_language(language: str, named: str, title: str) -> No
     config = SimpleNamespace(
         language=language, templates_path=[], latex_elements={}, latex_documents=[], html_baseurl="", epub_title="x"
     )
-    editions._settings(None, config)
+    editions._settings(SimpleNamespace(confdir="book"), config)
     assert (config.epub_language, config.epub_title) == (named, title)
 
 
